@@ -1,0 +1,94 @@
+"""EchoCare, the ultrasound foundation model, for Hugging Face.
+
+Importing the package is cheap: names load on first use. Its classes register with transformers' Auto classes as soon as those
+are there, so `AutoModel.from_pretrained` knows EchoCare after `import echocare_hf`, whichever of the two is imported first.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it.
+_MODULES = {
+    "AnatomyTree": "anatomy",
+    "EchoCareBackbone": "model.modeling_echocare",
+    "EchoCareConfig": "model.configuration_echocare",
+    "EchoCareForPreTraining": "model.modeling_echocare",
+    "EchoCareImageProcessor": "model.image_processing_echocare",
+    "EchoCareImageProcessorPil": "model.image_processing_pil_echocare",
+    "EchoCareModel": "model.modeling_echocare",
+    "anatomy_hierarchy_loss": "model.losses_echocare",
+    "masked_reconstruction_loss": "model.losses_echocare",
+    "optimize_for_inference": "inference",
+    "read_ultrasound": "data.reading",
+}
+
+__all__ = [*_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from .anatomy import AnatomyTree
+    from .data.reading import read_ultrasound
+    from .inference import optimize_for_inference
+    from .model.configuration_echocare import EchoCareConfig
+    from .model.image_processing_echocare import EchoCareImageProcessor
+    from .model.image_processing_pil_echocare import EchoCareImageProcessorPil
+    from .model.losses_echocare import anatomy_hierarchy_loss, masked_reconstruction_loss
+    from .model.modeling_echocare import EchoCareBackbone, EchoCareForPreTraining, EchoCareModel
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+# transformers' module of Auto classes -> our function that registers with it.
+_REGISTER = {
+    "transformers.models.auto.configuration_auto": "register_config",
+    "transformers.models.auto.modeling_auto": "register_models",
+    "transformers.models.auto.image_processing_auto": "register_image_processors",
+}
+
+
+def _register(auto_module: str) -> None:
+    getattr(importlib.import_module(f"{__name__}.register"), _REGISTER[auto_module])()
+
+
+class _RegisterOnImport(importlib.abc.MetaPathFinder):
+    """Waits for transformers' Auto classes to be imported, and registers EchoCare's right after."""
+
+    def __init__(self) -> None:
+        self.waiting = {name for name in _REGISTER if name not in sys.modules}
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in self.waiting:
+            return None
+        self.waiting.remove(fullname)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module):
+            execute(module)
+            _register(fullname)
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _RegisterOnImport())
+for _auto_module in _REGISTER:
+    if _auto_module in sys.modules:
+        _register(_auto_module)

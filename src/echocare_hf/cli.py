@@ -1,0 +1,239 @@
+"""The command `echocare`: one sub-command for each thing one does with EchoCare from a shell.
+
+Every command follows the same manners, which live here once, in `Commands`: a wrong input ends in one line on stderr
+("error: ...") and exit code 2, Ctrl-C in one line and exit code 130, and only a mistake of the program itself shows a
+traceback (`ECHOCARE_DEBUG=1` shows it for every error).
+
+To add a command, write a function, decorate it with `@app.command(...)`, and import what it needs inside it:
+`echocare --help` must not wait for torch. Let it raise ValueError, OSError or ImportError with a message of one line
+that names the file and the cure.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from .anatomy import AnatomyNode, AnatomyTree
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+# click's UsageError and ClickException, which newer versions of Typer bring along under a private name
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns an error of the user's input, or Ctrl-C, into one line on stderr and an exit code.
+
+    Raises:
+        typer.Exit: 2 for a usage error, ValueError, OSError or a missing optional package; 130 for Ctrl-C. Everything
+            else (TypeError, AssertionError, a module of our own that does not import, ...) passes through.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `echocare anatomy | head` is no error; Typer ends quietly
+        raise
+    except _ClickException as error:
+        context = getattr(error, "ctx", None) if isinstance(error, _UsageError) else None
+        hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        _fail(f"error: {message}{hint}", EXIT_WRONG_INPUT)
+    except (ValueError, OSError, ImportError) as error:
+        own_module = isinstance(error, ImportError) and (error.name or "").split(".")[0] == "echocare_hf"
+        if own_module or os.environ.get("ECHOCARE_DEBUG"):
+            raise
+        _fail(f"error: {_message(error)}", EXIT_WRONG_INPUT)
+
+
+def _fail(line: str, exit_code: int) -> NoReturn:
+    typer.echo(" ".join(part.strip() for part in line.splitlines() if part.strip()), err=True)
+    raise typer.Exit(exit_code) from None
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"  # without "[Errno 2]"
+    return str(error) or type(error).__name__
+
+
+class Commands(TyperGroup):
+    """The group of all commands, with the common treatment of errors."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with one_line_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_line_errors():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="echocare",
+    cls=Commands,
+    rich_markup_mode=None,  # plain help, which needs no import of rich and survives every terminal
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"echocare {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """EchoCare, the ultrasound foundation model, from the command line.
+
+    \b
+    Examples:
+      echocare anatomy A4C
+      echocare convert echocare_encoder.pth echocare-base
+
+    Every command explains itself with --help. A wrong input ends with one line and exit code 2.
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command()
+def anatomy(
+    node: Annotated[
+        str | None,
+        typer.Argument(
+            help="A name, id, alias, path or SNOMED CT code; all nodes if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option("--level", metavar="LEVEL", help="List the nodes of one level: region, organ or structure."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the anatomy tree, or what is known of one node.
+
+    \b
+    Examples:
+      echocare anatomy                           the tree: 9 regions, 52 organs, 56 structures
+      echocare anatomy heart                     one node
+      echocare anatomy "apical 4 chamber view"   by name, in almost any spelling
+      echocare anatomy 80891009                  by SNOMED CT code
+      echocare anatomy thorax --level organ      the organs of a region
+      echocare anatomy A4C --json                for scripts
+    """
+    from .anatomy import AnatomyTree
+
+    tree = AnatomyTree.default()
+    index = None if node is None else tree.index(node)
+    if level is not None:
+        found = [tree[v] for v in tree.level_nodes(level) if index is None or tree.descendant_matrix[index, v]]
+        if as_json:
+            _print_json([_as_dict(tree, entry) for entry in found])
+        else:
+            for entry in found:
+                code = f" {entry.code.scheme} {entry.code.value}" if entry.code else ""
+                typer.echo(f"{tree.path(entry.index)} [{entry.id}]{code}")
+    elif index is None:
+        if as_json:
+            _print_json([_as_dict(tree, entry) for entry in tree])
+        else:
+            typer.echo(tree.format())
+    elif as_json:
+        _print_json(_as_dict(tree, tree[index]))
+    else:
+        typer.echo(_describe(tree, tree[index]))
+
+
+def _as_dict(tree: "AnatomyTree", node: "AnatomyNode") -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "name": node.name,
+        "level": node.level_name,
+        "path": tree.path(node.index),
+        "code": node.code._asdict() if node.code else None,
+        "aliases": list(node.aliases),
+        "parent": tree.ids[node.parent] if node.parent >= 0 else None,
+        "children": [tree.ids[child] for child in tree.children(node.index)],
+    }
+
+
+def _describe(tree: "AnatomyTree", node: "AnatomyNode") -> str:
+    from .anatomy.tree import FETAL_SCHEME, FETUS_CODE
+
+    code = f"{node.code.scheme} {node.code.value} ({node.code.meaning})" if node.code else "none"
+    if node.code and node.code.scheme == FETAL_SCHEME:
+        code = f"SCT {node.code.value} ({node.code.meaning}) together with DCM {FETUS_CODE} (Fetus)"
+    children = tree.children(node.index)
+    lines = [
+        tree.path(node.index),
+        f"  id        {node.id}",
+        f"  level     {node.level_name}",
+        f"  code      {code}",
+        f"  aliases   {', '.join(node.aliases) or 'none'}",
+        f"  children  {'' if children else 'none'}",
+        *(f"    {tree.names[child]} [{tree.ids[child]}]" for child in children),
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The released .pth file; a model folder with --to-monai.")],
+    output_dir: Annotated[Path, typer.Argument(help="The folder to make; the .pth file to write with --to-monai.")],
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="Architecture of the checkpoint: tiny, base or large.")
+    ] = "base",
+    to_monai: Annotated[
+        bool, typer.Option("--to-monai", help="The way back: a model folder to weights that MONAI's Swin loads.")
+    ] = False,
+) -> None:
+    """Convert the released weights to a model folder, or back.
+
+    `AutoModel.from_pretrained` loads the folder. Every tensor is accounted for: the command says what it loaded, and
+    fails if a tensor is missing, left over, or has the wrong shape. Nothing is written unless all of it fits.
+
+    \b
+    Examples:
+      echocare convert echocare_encoder.pth echocare-base
+      echocare convert my_large.pth echocare-large --preset large
+      echocare convert --to-monai echocare-base echocare_monai.pth
+    """
+    from .hub.convert import convert_checkpoint
+
+    convert_checkpoint(checkpoint, output_dir, preset=preset, to_monai=to_monai, report=typer.echo)
+
+
+def main() -> None:
+    """Entry point of the script `echocare`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
