@@ -21,6 +21,7 @@ Nothing of this happens when this module is imported, only when `upstream_tests`
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,8 +156,19 @@ def upstream_module(name: str) -> ModuleType:
         name (`str`): the file's name without `.py`.
     """
     try:
-        upstream_tests()
+        folder = upstream_tests()
     except UpstreamTestsUnavailable as error:
         pytest.skip(str(error), allow_module_level=True)
     pytest.importorskip("parameterized", reason="the test mixins of transformers need `pip install parameterized`")
+    _register_markers(folder / PACKAGE / f"{name}.py")
     return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def _register_markers(path: Path) -> None:
+    """Makes the markers of an upstream file known, which `--strict-markers` would refuse at its import."""
+    config = getattr(pytest.mark, "_config", None)  # None outside a test session
+    if config is None:
+        return
+    used = re.findall(r"\bmark\.(\w+)", path.read_text(encoding="utf-8"))
+    for marker in sorted(set(used)):
+        config.addinivalue_line("markers", f"{marker}: of transformers' own tests")

@@ -53,23 +53,27 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# transformers' module of Auto classes -> our function that registers with it.
+# transformers' module of Auto classes -> our function that registers with it, and our module that the function needs.
 _REGISTER = {
-    "transformers.models.auto.configuration_auto": "register_config",
-    "transformers.models.auto.modeling_auto": "register_models",
-    "transformers.models.auto.image_processing_auto": "register_image_processors",
+    "transformers.models.auto.configuration_auto": ("register_config", f"{__name__}.model.configuration_echocare"),
+    "transformers.models.auto.modeling_auto": ("register_models", f"{__name__}.model.modeling_echocare"),
+    "transformers.models.auto.image_processing_auto": (
+        "register_image_processors",
+        f"{__name__}.model.image_processing_pil_echocare",
+    ),
 }
 
 
-def _register(auto_module: str) -> None:
-    getattr(importlib.import_module(f"{__name__}.register"), _REGISTER[auto_module])()
-
-
 class _RegisterOnImport(importlib.abc.MetaPathFinder):
-    """Waits for transformers' Auto classes to be imported, and registers EchoCare's right after."""
+    """Waits for the modules on both sides of a registration, and registers once neither is still being imported.
+
+    Both sides are needed: our models import parts of transformers that import the Auto classes in turn.
+    """
 
     def __init__(self) -> None:
-        self.waiting = {name for name in _REGISTER if name not in sys.modules}
+        names = {name for auto_module, (_, ours) in _REGISTER.items() for name in (auto_module, ours)}
+        self.waiting = {name for name in names if name not in sys.modules}
+        self.finished = names - self.waiting
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in self.waiting:
@@ -82,13 +86,19 @@ class _RegisterOnImport(importlib.abc.MetaPathFinder):
 
         def execute_and_register(module):
             execute(module)
-            _register(fullname)
+            self.finished.add(fullname)
+            self.register()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
+    def register(self) -> None:
+        """Registers whatever is ready. Registering again changes nothing."""
+        for auto_module, (function, ours) in _REGISTER.items():
+            if auto_module in self.finished and (ours in self.finished or ours not in sys.modules):
+                getattr(importlib.import_module(f"{__name__}.register"), function)()
 
-sys.meta_path.insert(0, _RegisterOnImport())
-for _auto_module in _REGISTER:
-    if _auto_module in sys.modules:
-        _register(_auto_module)
+
+_finder = _RegisterOnImport()
+sys.meta_path.insert(0, _finder)
+_finder.register()

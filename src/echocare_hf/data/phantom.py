@@ -40,8 +40,8 @@ class Phantom:
         mask_names: name of each value of the mask.
         spacing: height and width of a pixel in mm.
         geometry: true shapes in pixels. An ellipse is `{"x", "y", "a", "b", "angle_degrees", "area"}`: centre and
-            semi-axes in pixels (0 at the outer edge of the first pixel), the angle of `a` from right towards down, the area
-            in pixels of the whole shape, in or out of view. Other entries are plain numbers with their unit in the name.
+            semi-axes in pixels (0 at the outer edge of the first pixel), the angle of `a` from right towards down, the
+            area in pixels of the whole shape, in or out of view. Other entries are plain numbers, the unit in the name.
     """
 
     kind: str
@@ -60,7 +60,7 @@ def make_phantom(kind: str, seed: int = 0, size: int | tuple[int, int] = 256) ->
 
     Args:
         kind (`str`): what to show, one of `PHANTOM_KINDS`.
-        seed (`int`, *optional*, defaults to 0): chooses the patient, the scanner's settings and the speckle; 0 or more.
+        seed (`int`, *optional*, defaults to 0): chooses patient, scanner settings and speckle; 0 or more.
         size (`int` or `tuple[int, int]`, *optional*, defaults to 256): height and width in pixels.
 
     Returns:

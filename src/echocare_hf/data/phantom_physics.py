@@ -1,9 +1,9 @@
-"""How a made-up anatomy becomes an ultrasound image: probe geometry, speckle, attenuation, compression, scan conversion.
+"""How a made-up anatomy becomes an ultrasound image: probe, speckle, attenuation, compression, scan conversion.
 
-The simulation runs in beam space, (samples along a line, lines), where a scanner's own resolution is simple. Tissue is a
-field of random scatterers, complex and Gaussian, weighted by how strongly the tissue scatters. Blurring it with the
-pulse (axially) and the beam (laterally, widening away from the focus) gives fully developed speckle: a Rayleigh envelope
-with mean / standard deviation = sqrt(pi / (4 - pi)) = 1.91 (Wagner et al., IEEE Trans. Sonics Ultrason. 30, 1983).
+The simulation runs in beam space, (samples along a line, lines), where a scanner's own resolution is simple. Tissue is
+a field of random scatterers, complex and Gaussian, weighted by how strongly the tissue scatters. Blurring it with the
+pulse (axially) and the beam (laterally, widening away from the focus) gives fully developed speckle: a Rayleigh
+envelope with mean / standard deviation = sqrt(pi / (4 - pi)) = 1.91 (Wagner et al., IEEE Trans. Sonics Ultrason. 30, 1983).
 Smooth interfaces add a coherent echo that is strongest where the beam meets them head on. Attenuation is summed along
 each line and compensated for average tissue only, so that bone casts a shadow and fluid an enhancement.
 """
@@ -54,7 +54,7 @@ class Probe:
         return -reach, reach, self.radius * (math.cos(self.half_angle) - 1), self.depth
 
     def beam_grid(self, samples: int, lines: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """x, z, and the beam's direction (x and z part) at every sample, each (samples, lines) or broadcastable to it."""
+        """x, z, and the beam's direction (x and z part) at every sample, (samples, lines) or broadcastable to it."""
         r = ((np.arange(samples, dtype=np.float32) + 0.5) * (self.depth / samples))[:, None]
         across = ((np.arange(lines, dtype=np.float32) + 0.5) / lines * 2 - 1)[None, :]
         if self.is_linear:
@@ -329,15 +329,14 @@ def speckle(
         # Interfaces are coherent: the beam averages them (they keep their amplitude) instead of adding their power.
         spectrum += np.fft.fft(specular, axis=1)
     spectrum *= across
-    scattered = np.fft.ifft(spectrum, axis=1)
-    blurred = scattered * np.float32(pulse[reach])
+    focused = np.fft.ifft(spectrum, axis=1)
+    blurred = focused * np.float32(pulse[reach])
     for shift in range(1, min(reach, samples - 1) + 1):
         weight = np.float32(pulse[reach + shift])
-        weighted = scattered * weight
+        weighted = focused * weight
         blurred[shift:] += weighted[:-shift]
         blurred[:-shift] += weighted[shift:]
-    scattered = blurred
-    return np.abs(scattered).astype(np.float32, copy=False)
+    return np.abs(blurred).astype(np.float32, copy=False)
 
 
 def line_gain(attenuation: np.ndarray, probe: Probe, strength: float = 0.6, most: float = 9.0) -> np.ndarray:
@@ -397,8 +396,8 @@ def render(
         rng: source of speckle, noise, gain and dynamic range.
 
     Returns:
-        image (height, width) uint8; labels (height, width) uint8, 0 outside the field; field of view (height, width) bool;
-        and the raster they lie on.
+        image (height, width) uint8; labels (height, width) uint8, 0 outside the field; field of view (height, width)
+        bool; and the raster they lie on.
     """
     raster = Raster.fit(probe, shape)
     samples = max(64, int(1.125 * shape[0]))

@@ -1,8 +1,8 @@
 """The anatomies of the phantoms: what lies where, how it scatters and attenuates, and what the mask calls it.
 
-Every function draws the parameters of one patient from `rng` and returns a `Scene`. Sizes are in mm and taken from what
-is usual in adults (or a second-trimester fetus); backscatter is in dB against average soft tissue, attenuation in
-dB / (cm MHz). They are caricatures: good for testing, teaching and smoke runs, not for measuring diagnostic skill.
+Every function draws the parameters of one patient from `rng` and returns a `Scene`. Sizes are in mm and taken from
+what is usual in adults (or a second-trimester fetus); backscatter is in dB against average soft tissue, attenuation
+in dB / (cm MHz). They are caricatures: good for testing, teaching and smoke runs, not for measuring diagnostic skill.
 """
 
 import math
@@ -96,13 +96,13 @@ def _muscle(c: Canvas, inside: np.ndarray, angle: float = 0.0, spacing: float = 
     c.paint(inside, echo=echo + 13 * np.clip(fibres, 0, 1.1) + 1.2 * c.texture(8, 5), attenuation=0.7)
 
 
-def _vessel(
-    c: Canvas, lumen: Ellipse, wall: float, label: int | None, echo: float = BLOOD, bright: float = 16
-) -> None:
+def _vessel(c: Canvas, lumen: Ellipse, wall: float, label: int | None, bright: float = 16) -> None:
     """A vessel cut across: wall, dark lumen, and the bright line where blood meets the wall."""
     c.paint(lumen.grown(wall).contains(c.x, c.z), echo=1.0)
-    c.paint(lumen.contains(c.x, c.z), echo=echo, attenuation=0.12, label=label)
+    inside = lumen.contains(c.x, c.z)
+    c.paint(inside, echo=BLOOD, attenuation=0.12, label=label)
     if c.rng is not None:
+        c.specular[inside] = 0
         distance, normal = lumen.grown(0.15 * wall).surface(c.x, c.z)
         c.interface(distance, bright, 0.14 + 0.1 * wall, normal, sharpness=3)
         c.interface(distance - wall, bright - 3, 0.14 + 0.1 * wall, normal, sharpness=3)
@@ -287,7 +287,7 @@ def lung(rng: np.random.Generator) -> Scene:
         below = r > line
         dimming = np.zeros(c.x.shape, np.float32)
         for rib in ribs:
-            _, rib_across = c.probe.to_beam(np.float32(rib.x), np.float32(rib.z))
+            _, rib_across = c.probe.to_beam(np.array(rib.x), np.array(rib.z))
             half_width = rib.a / (near if is_linear else near * (1 + rib.z / c.probe.radius))
             edge = (half_width - np.abs(across - rib_across)) / (0.25 * half_width) + 0.5
             np.maximum(dimming, np.clip(edge, 0, 1) * (r > rib.z), out=dimming)

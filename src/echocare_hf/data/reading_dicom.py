@@ -149,7 +149,7 @@ def _decode(path: Path, dataset: Dataset, indices: range) -> np.ndarray:
     # raw=False: pydicom turns YBR_FULL and YBR_FULL_422 into RGB, and `described` says what came out.
     options: dict[str, Any] = as_pixel_options(dataset) | {"raw": False, "validate": True}
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        options["decoding_plugin"] = next(name for name in _PLUGINS if name in decoder.available_plugins)
+        options["decoding_plugin"] = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
         if options["decoding_plugin"] == "gdcm":
             _check_streams(dataset, indices)
     decoded = decoder.iter_array(dataset, indices=indices, **options)

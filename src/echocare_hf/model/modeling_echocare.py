@@ -15,7 +15,14 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_echocare import EchoCareConfig
-from .layers_echocare import EchoCarePatchEmbeddings, EchoCareStage, EchoCareWindowAttention, channel_layer_norm, conv_channels_last, norm_activation
+from .layers_echocare import (
+    EchoCarePatchEmbeddings,
+    EchoCareStage,
+    EchoCareWindowAttention,
+    channel_layer_norm,
+    conv_channels_last,
+    norm_activation,
+)
 from .losses_echocare import (
     ancestor_matrix,
     anatomy_hierarchy_loss,
@@ -44,11 +51,11 @@ class EchoCareModelOutput(ModelOutput):
         The same maps as `(batch_size, channels, height, width)`, each after the channel layer norm.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    reshaped_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @auto_docstring(custom_intro="Output of EchoCare's pretraining model: every loss by its name.")
@@ -71,15 +78,15 @@ class EchoCareForPreTrainingOutput(ModelOutput):
         The encoder's feature maps as `(batch_size, channels, height, width)`.
     """
 
-    loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    anatomy_loss: torch.FloatTensor | None = None
-    reconstruction: torch.FloatTensor | None = None
-    anatomy_logits: torch.FloatTensor | None = None
-    anatomy_scores: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    reshaped_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    anatomy_loss: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    anatomy_logits: torch.Tensor | None = None
+    anatomy_scores: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class EchoCareEmbeddings(nn.Module):
@@ -114,7 +121,10 @@ class EchoCareEmbeddings(nn.Module):
         masks = bool_masked_pos.flatten(1)
         if bool_masked_pos.shape[0] == pixel_values.shape[0]:
             for (rows, columns), size in zip(sizes, (self.mask_unit_size, self.patch_size), strict=True):
-                if masks.shape[1] == rows * columns and tuple(bool_masked_pos.shape[1:]) in ((rows * columns,), (rows, columns)):
+                if masks.shape[1] == rows * columns and tuple(bool_masked_pos.shape[1:]) in (
+                    (rows * columns,),
+                    (rows, columns),
+                ):
                     full = expand_mask(masks.view(-1, rows, columns), rows * size, columns * size)
                     return full[:, :height, :width]
         (unit_rows, unit_columns), (rows, columns) = sizes
@@ -159,7 +169,8 @@ class EchoCareEncoder(nn.Module):
         rates = [config.drop_path_rate * index / max(total - 1, 1) for index in range(total)]
         starts = [sum(config.depths[:stage]) for stage in range(config.num_layers + 1)]
         self.stages = nn.ModuleList(
-            EchoCareStage(config, stage, rates[starts[stage] : starts[stage + 1]]) for stage in range(config.num_layers)
+            EchoCareStage(config, stage, rates[starts[stage] : starts[stage + 1]])
+            for stage in range(config.num_layers)
         )
 
     def forward(self, hidden_states: Tensor, output_hidden_states: bool, **kwargs) -> tuple[Tensor, list[Tensor]]:
@@ -199,7 +210,7 @@ class EchoCarePreTrainedModel(PreTrainedModel):
             # Buffers that are not saved hold garbage after `from_pretrained`, which builds models without memory.
             init.copy_(module.anatomy_ancestors, ancestor_matrix(self.config.anatomy_tree))
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:  # type: ignore[override]
         """As in `transformers`; the folder also gets the code files and the whole `auto_map`, so that it loads without this package."""
         previous = getattr(self.config, "auto_map", None)
         self.config.auto_map = dict(AUTO_MAP)
@@ -237,8 +248,8 @@ class EchoCareModel(EchoCarePreTrainedModel):
     @auto_docstring
     def forward(
         self,
-        pixel_values: torch.FloatTensor | None = None,
-        bool_masked_pos: torch.BoolTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EchoCareModelOutput:
         r"""
@@ -286,7 +297,7 @@ class EchoCareBackbone(BackboneMixin, EchoCarePreTrainedModel):
     @can_return_tuple
     @filter_output_hidden_states
     @auto_docstring
-    def forward(self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
         r"""
         Examples:
 
@@ -331,7 +342,9 @@ class EchoCareConvUpsampleDecoder(nn.Module):
         height, width = feature_map.shape[-2:]
         for conv in self.convs:
             hidden = norm_activation(conv_channels_last(conv, feature_map.permute(0, 2, 3, 1)))
-            feature_map = F.interpolate(hidden.permute(0, 3, 1, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+            feature_map = F.interpolate(
+                hidden.permute(0, 3, 1, 2), scale_factor=2.0, mode="bilinear", align_corners=False
+            )
         image = self.output(feature_map)
         size = (height * self.stride, width * self.stride)
         if image.shape[-2:] != size:  # a stride that is no power of two
@@ -385,6 +398,7 @@ class EchoCareForPreTraining(EchoCarePreTrainedModel):
         self.echocare = EchoCareModel(config)
         self.image_decoder = IMAGE_DECODERS[config.decoder_type](config)
         self.anatomy_classifier = EchoCareAnatomyClassifier(config)
+        self.anatomy_ancestors: Tensor
         self.register_buffer("anatomy_ancestors", ancestor_matrix(config.anatomy_tree), persistent=False)
         self.post_init()
 
@@ -395,9 +409,9 @@ class EchoCareForPreTraining(EchoCarePreTrainedModel):
     @auto_docstring
     def forward(
         self,
-        pixel_values: torch.FloatTensor | None = None,
-        bool_masked_pos: torch.BoolTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EchoCareForPreTrainingOutput:
         r"""
@@ -422,10 +436,13 @@ class EchoCareForPreTraining(EchoCarePreTrainedModel):
         (torch.Size([1, 3, 128, 128]), torch.Size([1, 117]))
         ```"""
         outputs = self.echocare(pixel_values, bool_masked_pos=bool_masked_pos, **kwargs)
+        assert pixel_values is not None  # the encoder has checked
         height, width = pixel_values.shape[-2:]
         stride = self.config.output_stride
         last_map = outputs.last_hidden_state.transpose(1, 2)
-        last_map = last_map.unflatten(2, (-(-height // stride), -(-width // stride)))  # (batch, channels, height, width)
+        last_map = last_map.unflatten(
+            2, (-(-height // stride), -(-width // stride))
+        )  # (batch, channels, height, width)
         reconstruction = self.image_decoder(last_map)[..., :height, :width]
         logits = self.anatomy_classifier(outputs.pooler_output)
 
