@@ -130,7 +130,7 @@ def test_convert_hands_its_arguments_to_the_converter(conversions, tmp_path):
     run("convert", "--to-monai", weights, tmp_path / "back.pth", "--preset", "tiny")
     seen = [(source, target, options["preset"], options["to_monai"]) for source, target, options in conversions]
     assert seen == [
-        (weights, tmp_path / "out", "base", False),
+        (weights, tmp_path / "out", None, False),
         (weights, tmp_path / "back.pth", "tiny", True),
     ]
 

@@ -10,7 +10,6 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-
 __version__ = "0.1.0"
 
 # Public name -> module that defines it.
@@ -44,7 +43,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = _MODULES[name]
+    if name == "EchoCareImageProcessor" and importlib.util.find_spec("torchvision") is None:
+        module = "placeholders"
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 

@@ -208,21 +208,27 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The released .pth file; a model folder with --to-monai.")],
     output_dir: Annotated[Path, typer.Argument(help="The folder to make; the .pth file to write with --to-monai.")],
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="Architecture of the checkpoint: tiny, base or large.")
-    ] = "base",
+        str | None,
+        typer.Option(
+            "--preset", metavar="NAME", help="Insist on tiny, base or large. The tensors say which it is if left out."
+        ),
+    ] = None,
     to_monai: Annotated[
         bool, typer.Option("--to-monai", help="The way back: a model folder to weights that MONAI's Swin loads.")
     ] = False,
 ) -> None:
     """Convert the released weights to a model folder, or back.
 
-    `AutoModel.from_pretrained` loads the folder. Every tensor is accounted for: the command says what it loaded, and
-    fails if a tensor is missing, left over, or has the wrong shape. Nothing is written unless all of it fits.
+    `AutoModel.from_pretrained` loads the folder. The file may hold the bare encoder or a whole pretraining model, under any
+    prefix; no code in it is run. Every tensor is accounted for: loaded, checked, missing or left out, with the reason. A
+    tensor that the encoder lacks, has too many, or has in the wrong shape is an error. The result is read back, compared
+    with the source bit by bit, and run beside MONAI's model where MONAI is installed. Nothing is written unless all of it
+    fits.
 
     \b
     Examples:
       echocare convert echocare_encoder.pth echocare-base
-      echocare convert my_large.pth echocare-large --preset large
+      echocare convert my_large.pth echocare-large --preset large   an error if it is another
       echocare convert --to-monai echocare-base echocare_monai.pth
     """
     from .hub.convert import convert_checkpoint

@@ -1,17 +1,19 @@
 """transformers' own `ModelTesterMixin` and `BackboneTesterMixin`, run on EchoCare's models.
 
-What a mixin test asks that does not hold for EchoCare by design is overridden here, with the reason beside it; what the mixin
-skips on its own account (no GPU, no text, no generation, ...) is left to it.
+What a mixin test asks that does not hold for EchoCare by design is overridden here, with the reason beside it; what
+the mixin skips on its own account (no GPU, no text, no generation, ...) is left to it.
 """
 
 import copy
 import unittest
+from unittest import mock
 
 import pytest
 import torch
 from transformers.models.auto import modeling_auto
 
 from echocare_hf import EchoCareBackbone, EchoCareConfig, EchoCareForPreTraining, EchoCareModel
+from echocare_hf.model.layers_echocare import EchoCarePatchEmbeddings
 from upstream_mixins import upstream_module
 
 modeling_common = upstream_module("test_modeling_common")
@@ -56,7 +58,8 @@ class EchoCareModelTester:
     hidden_size = 64  # of the last map
     num_hidden_layers = 2  # stages
     num_attention_heads = 2  # of the first stage
-    seq_length = 16  # tokens of a window, and of the last map
+    seq_length = 16  # tokens of a window, of the last map, and mask units of 8x8 pixels
+    num_masks = 8
 
     def __init__(self, parent):
         self.parent = parent
@@ -158,7 +161,7 @@ class EchoCareModelTest(modeling_common.ModelTesterMixin, unittest.TestCase):
                 assert [tuple(feature_map.shape[1:]) for feature_map in maps] == expected
 
     def test_retain_grad_hidden_states_attentions(self):
-        """Overridden: a hidden state is the normalised copy of a map, a side branch that the last output does not pass.
+        """Overridden: a hidden state is the normalised copy of a map, a side branch before the last output.
 
         So the gradient is taken of all hidden states together; the mixin takes it of the last output.
         """
@@ -170,6 +173,23 @@ class EchoCareModelTest(modeling_common.ModelTesterMixin, unittest.TestCase):
             tensor.retain_grad()
         sum(hidden_state.square().sum() for hidden_state in outputs.hidden_states).backward()
         assert all(tensor.grad is not None for tensor in kept)
+
+    def test_model_get_set_embeddings(self):
+        """Overridden: what embeds an image is a patch embedding, no `nn.Embedding`; another may take its place."""
+        for model_class in self.all_model_classes:
+            config = self.model_tester.get_config()
+            model = model_class(config)
+            assert isinstance(model.get_input_embeddings(), EchoCarePatchEmbeddings)
+            assert model.get_output_embeddings() is None
+            replacement = EchoCarePatchEmbeddings(config)
+            model.set_input_embeddings(replacement)
+            assert model.get_input_embeddings() is replacement
+
+    def test_enable_input_require_grads_with_gradient_checkpointing(self):
+        """The mixin's own test, which looks for the embedding's weight one level above where a convolution has it."""
+        weight = property(lambda embeddings: embeddings.projection.weight)
+        with mock.patch.object(EchoCarePatchEmbeddings, "weight", weight, create=True):
+            super().test_enable_input_require_grads_with_gradient_checkpointing()
 
 
 class EchoCareBackboneTest(backbone_common.BackboneTesterMixin, unittest.TestCase):

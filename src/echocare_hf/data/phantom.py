@@ -41,7 +41,7 @@ class Phantom:
         spacing: height and width of a pixel in mm.
         geometry: true shapes in pixels. An ellipse is `{"x", "y", "a", "b", "angle_degrees", "area"}`: centre and
             semi-axes in pixels (0 at the outer edge of the first pixel), the angle of `a` from right towards down, the
-            area in pixels of the whole shape, in or out of view. Other entries are plain numbers, the unit in the name.
+            area in pixels of the whole shape, in or out of view. Other entries are plain numbers, unit in the name.
     """
 
     kind: str

@@ -3,9 +3,9 @@
 The simulation runs in beam space, (samples along a line, lines), where a scanner's own resolution is simple. Tissue is
 a field of random scatterers, complex and Gaussian, weighted by how strongly the tissue scatters. Blurring it with the
 pulse (axially) and the beam (laterally, widening away from the focus) gives fully developed speckle: a Rayleigh
-envelope with mean / standard deviation = sqrt(pi / (4 - pi)) = 1.91 (Wagner et al., IEEE Trans. Sonics Ultrason. 30, 1983).
-Smooth interfaces add a coherent echo that is strongest where the beam meets them head on. Attenuation is summed along
-each line and compensated for average tissue only, so that bone casts a shadow and fluid an enhancement.
+envelope with mean / standard deviation = sqrt(pi / (4 - pi)) = 1.91 (Wagner et al., IEEE Trans. Sonics Ultrason.,
+1983). Smooth interfaces add a coherent echo that is strongest where the beam meets them head on. Attenuation is summed
+along each line and compensated for average tissue only, so that bone casts a shadow and fluid an enhancement.
 """
 
 import math
@@ -186,14 +186,14 @@ class Canvas:
             amplitude = amplitude * (0.12 + 0.88 * facing**sharpness)
         self.specular[points] = np.maximum(self.specular[points], amplitude)
 
-    def texture(self, across: float, down: float) -> np.ndarray | float:
+    def texture(self, across: float, down: float) -> np.ndarray:
         """A smooth random field of mean 0 and standard deviation 1, with structures of the given size in mm.
 
         Returns:
             Shape of the canvas, float32; 0 on the canvas of the labels.
         """
         if self.rng is None:
-            return 0.0
+            return np.zeros((), np.float32)
         left, right, _, _ = self.probe.box
         rows = _bumps(self.x.shape[0], math.ceil(self.probe.depth / down))
         columns = _bumps(self.x.shape[1], math.ceil((right - left) / across))

@@ -175,6 +175,7 @@ def breast(rng: np.random.Generator) -> Scene:
         a, b = rng.uniform(3.5, 6), rng.uniform(4.5, 7)
     strength = {"cyst": 0.02, "benign": 0.05, "malignant": 0.11}[kind]
     waves = tuple((float(rng.normal(0, strength) / (1 + 0.25 * k)), rng.uniform(0, 2 * math.pi)) for k in range(6))
+    attenuation = {"cyst": 0.05, "benign": 0.35, "malignant": 2.2}[kind]
     lesion = Blob(rng.normal(0, 6), depth * rng.uniform(0.36, 0.55), a, b, rng.normal(0, 0.2), waves)
     fat, muscle, rib_line = _wave(rng, 1.5, 40), _wave(rng, 1.0, 60), _wave(rng, 0.7, 60)
     fat_depth, muscle_depth = depth * rng.uniform(0.16, 0.28), depth * rng.uniform(0.7, 0.8)
@@ -197,17 +198,14 @@ def breast(rng: np.random.Generator) -> Scene:
             distance, normal = lesion.surface(c.x, c.z)
             if kind == "malignant":
                 c.paint((distance > -1) & (distance < 1.2), echo=4 + 2 * c.texture(3, 3))
-        inside = lesion.contains(c.x, c.z)
-        c.paint(
-            inside,
-            echo={"cyst": FLUID, "benign": -13 + c.texture(3, 3), "malignant": -18 + 2.5 * c.texture(2, 2)}[kind],
-            attenuation={"cyst": 0.05, "benign": 0.35, "malignant": 2.2}[kind],
-            label=1,
-        )
+        echo = {"cyst": FLUID, "benign": -13.0, "malignant": -18.0}[kind]
+        grain = {"cyst": 0.0, "benign": 1.0, "malignant": 2.5}[kind] * c.texture(2.5, 2.5)
+        c.paint(lesion.contains(c.x, c.z), echo=echo + grain, attenuation=attenuation, label=1)
         if c.rng is not None and kind != "malignant":
             c.interface(distance, 10 if kind == "cyst" else 4, 0.2, normal, sharpness=4)
 
-    return Scene(probe, draw, ("breast",), {1: "lesion"}, {"lesion": lesion})
+    values = {"lesion_attenuation_db_per_cm_mhz": attenuation}
+    return Scene(probe, draw, ("breast",), {1: "lesion"}, {"lesion": lesion}, values)
 
 
 def carotid(rng: np.random.Generator) -> Scene:

@@ -9,7 +9,6 @@ from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.utils import auto_docstring
 
-
 # `base` is the released encoder (paper section 4.1; its layout was read off the released checkpoint). `large` is the
 # paper's larger Swin. `tiny` is this project's own: patches of 4 pixels and two blocks a stage, for CPUs and tests.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -130,7 +129,7 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
     @property
     def num_anatomy_nodes(self) -> int:
         """Nodes of the anatomy tree, hence anatomy logits; 0 without a tree."""
-        return len(self.anatomy_tree["ids"])
+        return len(self.anatomy_tree["ids"]) if self.anatomy_tree else 0
 
     @property
     def stage_channels(self) -> list[int]:
@@ -151,7 +150,14 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"`depths` and `num_heads` need one entry a stage: {self.depths} has {len(self.depths)} entries, "
                 f"{self.num_heads} has {len(self.num_heads)}"
             )
-        for name in ("patch_size", "num_channels", "embed_dim", "window_size", "mask_unit_size", "anatomy_hidden_size"):
+        for name in (
+            "patch_size",
+            "num_channels",
+            "embed_dim",
+            "window_size",
+            "mask_unit_size",
+            "anatomy_hidden_size",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         for stage, heads in enumerate(self.num_heads, start=1):
@@ -204,7 +210,9 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         known = set(cls().to_dict()) | {"num_labels", "id2label", "label2id", "problem_type", "dtype"}
         unknown = sorted(set(settings) - known)
         if unknown:
-            raise ValueError(f"unknown configuration value {', '.join(map(repr, unknown))}: see EchoCareConfig's fields")
+            raise ValueError(
+                f"unknown configuration value {', '.join(map(repr, unknown))}: see EchoCareConfig's fields"
+            )
         return cls(**settings)
 
 

@@ -14,7 +14,7 @@ from .post_processing_echocare import EchoCareImageProcessingMixin, EchoCareImag
 
 
 @auto_docstring
-class EchoCareImageProcessorPil(EchoCareImageProcessingMixin, PilBackend):
+class EchoCareImageProcessorPil(EchoCareImageProcessingMixin, PilBackend):  # type: ignore[misc]
     """PIL backend for EchoCare: RGB, 256x256, values in [0, 1], no mean and standard deviation."""
 
     def __init__(self, **kwargs: Unpack[EchoCareImageProcessorKwargs]):

@@ -14,11 +14,11 @@ All of it is for eager mode on a CPU. Compiled, exported and GPU runs take the w
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
 
 # Tokens an MLP chunk holds: 1,024 tokens of 4 x 512 channels in fp32 are 8 MB, about the caches of two cores.
 MLP_CHUNK_TOKENS = 1024
@@ -86,7 +86,9 @@ class WindowLayout:
     groups: tuple[WindowGroup, ...]
 
 
-def window_and_shift(height: int, width: int, window_size: int, shifted: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+def window_and_shift(
+    height: int, width: int, window_size: int, shifted: bool
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """The window and shift for a map: along a side that is no longer than a window, the window shrinks to it, unshifted."""
     window = (min(height, window_size), min(width, window_size))
     shift = window_size // 2 if shifted else 0
@@ -135,7 +137,9 @@ def window_layout(height: int, width: int, window_size: int, shifted: bool) -> W
 
 def _shift_mask(window_h: int, window_w: int, shift_h: int, shift_w: int) -> Tensor:
     """(tokens, tokens) mask of a window whose last `shift_h` rows and `shift_w` columns came round from the other side."""
-    region = (torch.arange(window_h) >= window_h - shift_h)[:, None] * 2 + (torch.arange(window_w) >= window_w - shift_w)
+    region = (torch.arange(window_h) >= window_h - shift_h)[:, None] * 2 + (
+        torch.arange(window_w) >= window_w - shift_w
+    )
     region = region.flatten()
     return torch.where(region[:, None] == region[None, :], 0.0, MASK_VALUE)
 
@@ -143,7 +147,9 @@ def _shift_mask(window_h: int, window_w: int, shift_h: int, shift_w: int) -> Ten
 def to_windows(hidden_states: Tensor, layout: WindowLayout) -> Tensor:
     """(batch, height * width, channels) to window order (batch, windows * tokens, channels), zeros as padding."""
     if layout.padded:
-        hidden_states = torch.cat((hidden_states, hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[2])), 1)
+        hidden_states = torch.cat(
+            (hidden_states, hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[2])), 1
+        )
     return hidden_states.index_select(1, layout.gather)
 
 
@@ -202,10 +208,12 @@ class _AttendWindows(torch.autograd.Function):
     def backward(ctx, grad_output):
         qkv, bias = ctx.saved_tensors
         num_heads, layout = ctx.num_heads, ctx.layout
-        batch, length, width = qkv.shape
+        batch, width = qkv.shape[0], qkv.shape[2]
         heads = _split_heads(qkv, num_heads, layout)
         grad_output = to_windows(grad_output, layout)
-        grad_output = grad_output.view(batch, layout.num_windows, -1, num_heads, width // 3 // num_heads).transpose(2, 3)
+        grad_output = grad_output.view(batch, layout.num_windows, -1, num_heads, width // 3 // num_heads).transpose(
+            2, 3
+        )
         grad_qkv = torch.empty_like(qkv)
         grad_heads = _split_heads(grad_qkv, num_heads, layout)
         grad_bias = torch.zeros_like(bias, dtype=_accumulator_dtype(bias.dtype))
@@ -241,7 +249,7 @@ def _compute_dtype(hidden_states: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
 
 
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _cast(tensor: Any, dtype: torch.dtype) -> Any:
     return tensor if tensor is None else tensor.to(dtype)
 
 
@@ -250,7 +258,9 @@ class _NormLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden_states, norm_weight, norm_bias, weight, bias, eps, layout):
-        normed, mean, rstd = torch.native_layer_norm(hidden_states, hidden_states.shape[-1:], norm_weight, norm_bias, eps)
+        normed, mean, rstd = torch.native_layer_norm(
+            hidden_states, hidden_states.shape[-1:], norm_weight, norm_bias, eps
+        )
         if layout is not None:
             normed = to_windows(normed, layout)
         ctx.save_for_backward(hidden_states, mean, rstd, norm_weight, norm_bias, weight)
@@ -277,7 +287,9 @@ class _NormLinear(torch.autograd.Function):
         return grad_hidden, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None, None
 
 
-def norm_linear(hidden_states: Tensor, norm: nn.LayerNorm, linear: nn.Module, layout: WindowLayout | None = None) -> Tensor:
+def norm_linear(
+    hidden_states: Tensor, norm: nn.LayerNorm, linear: nn.Module, layout: WindowLayout | None = None
+) -> Tensor:
     """`linear(norm(x))`, with the tokens brought to window order in between where a layout is given.
 
     Args:
@@ -288,7 +300,7 @@ def norm_linear(hidden_states: Tensor, norm: nn.LayerNorm, linear: nn.Module, la
     """
     if torch.is_grad_enabled() and is_plain_linear(linear):
         dtype = _compute_dtype(hidden_states)
-        weight, bias = linear.weight.to(dtype), _cast(linear.bias, dtype)
+        weight, bias = _cast(linear.weight, dtype), _cast(linear.bias, dtype)
         return _NormLinear.apply(hidden_states, norm.weight, norm.bias, weight, bias, norm.eps, layout)
     normed = norm(hidden_states)
     return linear(normed if layout is None else to_windows(normed, layout))
@@ -311,7 +323,9 @@ class _NormMlp(torch.autograd.Function):
             rstds.append(rstd)
             torch.addmm(bias1, normed.to(weight1.dtype), weight1.t(), out=pre)
             torch.addmm(bias2, nn.functional.gelu(pre), weight2.t(), out=out)
-        ctx.save_for_backward(hidden_states, torch.cat(means), torch.cat(rstds), hidden, norm_weight, norm_bias, weight1, weight2)
+        ctx.save_for_backward(
+            hidden_states, torch.cat(means), torch.cat(rstds), hidden, norm_weight, norm_bias, weight1, weight2
+        )
         ctx.eps = eps
         return output.view(*hidden_states.shape[:-1], -1)
 
@@ -323,8 +337,14 @@ class _NormMlp(torch.autograd.Function):
         rows = hidden_states.reshape(-1, shape[0])
         grad_output = grad_output.reshape(-1, grad_output.shape[-1])
         grad_hidden_states = torch.empty_like(rows)
-        grad_weight1, grad_weight2, grad_bias1, grad_norm_weight, grad_norm_bias = (None,) * 5
-        chunks = (tensor.split(MLP_CHUNK_TOKENS) for tensor in (rows, mean, rstd, hidden, grad_output, grad_hidden_states))
+        grad_weight1: Any = None
+        grad_weight2: Any = None
+        grad_bias1: Any = None
+        grad_norm_weight: Any = None
+        grad_norm_bias: Any = None
+        chunks = (
+            tensor.split(MLP_CHUNK_TOKENS) for tensor in (rows, mean, rstd, hidden, grad_output, grad_hidden_states)
+        )
         for chunk, chunk_mean, chunk_rstd, pre, grad, target in zip(*chunks, strict=True):
             normed = torch.native_layer_norm(chunk, shape, norm_weight, norm_bias, ctx.eps)[0].to(weight1.dtype)
             grad_weight2 = _accumulate(grad_weight2, grad.t() @ nn.functional.gelu(pre))
@@ -332,7 +352,14 @@ class _NormMlp(torch.autograd.Function):
             grad_weight1 = _accumulate(grad_weight1, grad_pre.t() @ normed)
             grad_bias1 = _accumulate(grad_bias1, grad_pre.sum(0, dtype=_accumulator_dtype(grad_pre.dtype)))
             grad_chunk, grad_w, grad_b = torch.ops.aten.native_layer_norm_backward(
-                (grad_pre @ weight1).to(rows.dtype), chunk, shape, chunk_mean, chunk_rstd, norm_weight, norm_bias, [True] * 3
+                (grad_pre @ weight1).to(rows.dtype),
+                chunk,
+                shape,
+                chunk_mean,
+                chunk_rstd,
+                norm_weight,
+                norm_bias,
+                [True] * 3,
             )
             target.copy_(grad_chunk)
             grad_norm_weight = _accumulate(grad_norm_weight, grad_w)
@@ -360,7 +387,9 @@ def _accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def norm_mlp(hidden_states: Tensor, norm: nn.LayerNorm, fc1: nn.Module, activation: nn.Module, fc2: nn.Module, exact_gelu: bool) -> Tensor:
+def norm_mlp(
+    hidden_states: Tensor, norm: nn.LayerNorm, fc1: nn.Module, activation: nn.Module, fc2: nn.Module, exact_gelu: bool
+) -> Tensor:
     """`fc2(activation(fc1(norm(x))))` over chunks of tokens.
 
     Args:
@@ -371,7 +400,9 @@ def norm_mlp(hidden_states: Tensor, norm: nn.LayerNorm, fc1: nn.Module, activati
         if exact_gelu and is_plain_linear(fc1, fc2):
             dtype = _compute_dtype(hidden_states)
             parameters = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-            return _NormMlp.apply(hidden_states, norm.weight, norm.bias, *(_cast(p, dtype) for p in parameters), norm.eps)
+            return _NormMlp.apply(
+                hidden_states, norm.weight, norm.bias, *(_cast(p, dtype) for p in parameters), norm.eps
+            )
         return fc2(activation(fc1(norm(hidden_states))))
     chunks = hidden_states.reshape(-1, hidden_states.shape[-1]).split(MLP_CHUNK_TOKENS)
     output = torch.cat([fc2(activation(fc1(norm(chunk)))) for chunk in chunks])

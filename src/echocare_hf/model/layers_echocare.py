@@ -204,7 +204,9 @@ class EchoCareWindowAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (windows, heads, tokens, head channels)
         mask = self.relative_position_bias(window)[None]
         if any(shift):
-            mask = mask + shift_mask(rows, columns, window, shift, mask.device)[:, None]  # (windows of an image, heads, ...)
+            mask = (
+                mask + shift_mask(rows, columns, window, shift, mask.device)[:, None]
+            )  # (windows of an image, heads, ...)
             mask = mask.expand(batch, *mask.shape).flatten(0, 1) if batch > 1 else mask
         interface: Callable = eager_attention_forward
         if not wants_probabilities:
@@ -229,7 +231,9 @@ def shift_mask(
     def regions(count: int, size: int, offset: int) -> Tensor:
         place = torch.arange(count * size, device=device)
         length = count * size
-        return ((place >= length - size).long() + (place >= length - offset).long() if offset else place * 0).view(count, size)
+        return ((place >= length - size).long() + (place >= length - offset).long() if offset else place * 0).view(
+            count, size
+        )
 
     vertical = regions(rows, window[0], shift[0])[:, None, :, None]
     horizontal = regions(columns, window[1], shift[1])[None, :, None, :]
@@ -292,7 +296,9 @@ class EchoCarePatchMerging(nn.Module):
             hidden_states = F.pad(hidden_states, (0, 0, 0, width % 2, 0, height % 2))
         # (batch, height / 2, row in pair, width / 2, column in pair, channels): column outside, row inside
         hidden_states = hidden_states.view(batch, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
-        hidden_states = hidden_states.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (batch, height / 2, width / 2, 4 * channels)
+        hidden_states = hidden_states.permute(0, 1, 3, 4, 2, 5).flatten(
+            3
+        )  # (batch, height / 2, width / 2, 4 * channels)
         if runs_on_cpu_kernels(hidden_states):
             return norm_linear(hidden_states, self.norm, self.reduction)
         return self.reduction(self.norm(hidden_states))

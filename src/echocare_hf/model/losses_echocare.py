@@ -157,8 +157,8 @@ def anatomy_hierarchy_loss(logits: Tensor, labels: Tensor, tree: Any) -> Tensor:
 
 
 __all__ = [
-    "ancestor_matrix",
     "anatomy_hierarchy_loss",
+    "ancestor_matrix",
     "coherent_anatomy_scores",
     "expand_mask",
     "masked_reconstruction_loss",

@@ -1,6 +1,7 @@
 """EchoCare's models: the encoder, the backbone, and the pretraining model."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,13 @@ from .layers_echocare import (
     norm_activation,
 )
 from .losses_echocare import (
-    ancestor_matrix,
     anatomy_hierarchy_loss,
+    ancestor_matrix,
     coherent_anatomy_scores,
     expand_mask,
     masked_reconstruction_loss,
 )
-from .remote_code_echocare import AUTO_MAP, copy_code
-
+from .remote_code_echocare import AUTO_MAP, SelfContainedSaveMixin
 
 # Below this the last maps hold nothing; a smaller image is a broken file rather than an ultrasound image.
 MINIMUM_IMAGE_SIZE = 8
@@ -118,15 +118,11 @@ class EchoCareEmbeddings(nn.Module):
         """The mask as (batch, height, width), 1.0 where masked, from a mask of units or of patches, flat or as a map."""
         height, width = pixel_values.shape[-2:]
         sizes = [(-(-height // size), -(-width // size)) for size in (self.mask_unit_size, self.patch_size)]
-        masks = bool_masked_pos.flatten(1)
-        if bool_masked_pos.shape[0] == pixel_values.shape[0]:
-            for (rows, columns), size in zip(sizes, (self.mask_unit_size, self.patch_size), strict=True):
-                if masks.shape[1] == rows * columns and tuple(bool_masked_pos.shape[1:]) in (
-                    (rows * columns,),
-                    (rows, columns),
-                ):
-                    full = expand_mask(masks.view(-1, rows, columns), rows * size, columns * size)
-                    return full[:, :height, :width]
+        batch, shape = pixel_values.shape[0], tuple(bool_masked_pos.shape)
+        for (rows, columns), size in zip(sizes, (self.mask_unit_size, self.patch_size), strict=True):
+            if shape in ((batch, rows * columns), (batch, rows, columns)):
+                mask = bool_masked_pos.reshape(batch, rows, columns)
+                return expand_mask(mask, rows * size, columns * size)[:, :height, :width]
         (unit_rows, unit_columns), (rows, columns) = sizes
         raise ValueError(
             f"`bool_masked_pos` of shape {tuple(bool_masked_pos.shape)} fits neither {unit_rows}x{unit_columns} mask units of "
@@ -184,11 +180,11 @@ class EchoCareEncoder(nn.Module):
 
 
 @auto_docstring
-class EchoCarePreTrainedModel(PreTrainedModel):
+class EchoCarePreTrainedModel(SelfContainedSaveMixin, PreTrainedModel):  # type: ignore[misc]
     config: EchoCareConfig
     base_model_prefix = "echocare"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]
     supports_gradient_checkpointing = True
     _no_split_modules = ["EchoCareStage"]
     _supports_sdpa = True
@@ -210,19 +206,11 @@ class EchoCarePreTrainedModel(PreTrainedModel):
             # Buffers that are not saved hold garbage after `from_pretrained`, which builds models without memory.
             init.copy_(module.anatomy_ancestors, ancestor_matrix(self.config.anatomy_tree))
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:  # type: ignore[override]
-        """As in `transformers`; the folder also gets the code files and the whole `auto_map`, so that it loads without this package."""
-        previous = getattr(self.config, "auto_map", None)
-        self.config.auto_map = dict(AUTO_MAP)
-        try:
-            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        finally:
-            if previous is None:
-                del self.config.auto_map
-            else:
-                self.config.auto_map = previous
-        if is_main_process:
-            copy_code(save_directory)
+    def _auto_map_holder(self) -> EchoCareConfig:
+        return self.config
+
+    def _auto_map(self) -> dict[str, str]:
+        return dict(AUTO_MAP)
 
 
 @auto_docstring(custom_intro="The EchoCare encoder: a Swin transformer with residual convolutional blocks.")
@@ -282,7 +270,7 @@ class EchoCareModel(EchoCarePreTrainedModel):
 
 
 @auto_docstring(custom_intro="The EchoCare encoder as a backbone for detection and segmentation frameworks.")
-class EchoCareBackbone(BackboneMixin, EchoCarePreTrainedModel):
+class EchoCareBackbone(BackboneMixin, EchoCarePreTrainedModel):  # type: ignore[misc]
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
@@ -331,9 +319,7 @@ class EchoCareConvUpsampleDecoder(nn.Module):
         widths = [config.hidden_size]
         for _ in range(steps):
             widths.append(max(widths[-1] // 2, config.embed_dim))
-        self.convs = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, 3, padding=1) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(inputs, outputs, 3, padding=1) for inputs, outputs in pairwise(widths))
         self.output = nn.Conv2d(widths[-1], config.num_channels, 1)
         self.stride = config.output_stride
 

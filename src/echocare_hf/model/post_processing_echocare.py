@@ -17,6 +17,8 @@ from transformers.image_utils import ChannelDimension, ImageInput, PILImageResam
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
+from .remote_code_echocare import IMAGE_PROCESSOR_AUTO_MAP, SelfContainedSaveMixin
+
 logger = logging.get_logger(__name__)
 
 RESIZE_MODES = ("squash", "pad")
@@ -291,7 +293,7 @@ def resize_label_map(
     return result
 
 
-class EchoCareImageProcessingMixin(BaseImageProcessor):
+class EchoCareImageProcessingMixin(SelfContainedSaveMixin, BaseImageProcessor):  # type: ignore[misc]
     """The backend-free part of `EchoCareImageProcessor` and `EchoCareImageProcessorPil`, and their defaults.
 
     The defaults are the preprocessing of the released weights: RGB, 256x256, values in [0, 1], no mean and standard
@@ -313,6 +315,9 @@ class EchoCareImageProcessingMixin(BaseImageProcessor):
     do_normalize: bool | None = False
     resize_mode: str = "squash"
     ignore_index: int = 255
+
+    def _auto_map(self) -> dict[str, Any]:
+        return {"AutoImageProcessor": dict(IMAGE_PROCESSOR_AUTO_MAP)}
 
     def fetch_images(self, image_url_or_urls):
         """Opens what is given as a local path, bit depth, palette and transparency kept; URLs go to transformers."""
@@ -468,7 +473,12 @@ class EchoCareImageProcessingMixin(BaseImageProcessor):
         """Single maps out of one map, a batch (batch, height, width), or a list of these."""
         flat = []
         for item in self._prepare_images_structure(segmentation_maps):
-            is_stack = not isinstance(item, PIL.Image.Image) and item.ndim == 3 and 1 not in item.shape[::2]
+            is_stack = (
+                not isinstance(item, PIL.Image.Image)
+                and item.ndim == 3
+                and item.shape[0] > 1
+                and item.shape[2] >= MINIMUM_SIDE
+            )
             flat += list(item) if is_stack else [item]
         return flat
 
