@@ -221,9 +221,9 @@ def convert(
 
     `AutoModel.from_pretrained` loads the folder. The file may hold the bare encoder or a whole pretraining model, under any
     prefix; no code in it is run. Every tensor is accounted for: loaded, checked, missing or left out, with the reason. A
-    tensor that the encoder lacks, has too many, or has in the wrong shape is an error. The result is read back, compared
-    with the source bit by bit, and run beside MONAI's model where MONAI is installed. Nothing is written unless all of it
-    fits.
+    tensor that the encoder lacks (but for the mask token), has too many, or has in the wrong shape is an error. The
+    result is read back, compared with the source bit by bit, and run beside MONAI's model where MONAI is installed.
+    Nothing is written unless all of it fits.
 
     \b
     Examples:

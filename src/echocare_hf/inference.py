@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from .model.layers_echocare import EchoCareMlp
 
-
 Model = TypeVar("Model", bound=nn.Module)
 
 # Tokens or pixels at a time that weights are packed for: the layout depends little on it.
@@ -79,10 +78,10 @@ class PackedConv2d(_Packed):
 
 
 def optimize_for_inference(model: Model, dtype: torch.dtype | None = None) -> Model:
-    """Packs the weights of every linear layer and square convolution of a model on a CPU, in place.
+    """Packs the weights of every linear layer and convolution of a model on a CPU, in place.
 
-    The outputs stay those of the model in `dtype` (in fp32 within 1e-4). Compared with the original, memory stays about the same. The model is set
-    to evaluation mode; afterwards it can be neither trained nor saved, nor moved to another device.
+    The outputs stay those of the model in `dtype` (in fp32 within 1e-4). The model is set to evaluation mode; afterwards it can be
+    neither trained nor saved, nor moved to another device.
 
     Args:
         model: any EchoCare model.
@@ -114,7 +113,7 @@ def optimize_for_inference(model: Model, dtype: torch.dtype | None = None) -> Mo
             for name, child in module.named_children():
                 if type(child) is nn.Linear:
                     setattr(module, name, PackedLinear(child))
-                elif type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str):
-                    if child.kernel_size != child.stride:  # a patch embedding reads its weight's dtype, and is cheap
-                        setattr(module, name, PackedConv2d(child))
+                elif type(child) is nn.Conv2d and child.kernel_size != child.stride:
+                    # Not the patch embedding: it is cheap, and the model reads its dtype.
+                    setattr(module, name, PackedConv2d(child))
     return model

@@ -231,6 +231,7 @@ def folder_to_monai(source: Path, target: Path, preset: str | None, say: Report,
     check_preset(config, preset, str(source))
     check_monai_can(config, str(source))
     weights = sorted(source.glob("*.safetensors"))
+    stored = {name: tensor for file in weights for name, tensor in read_tensors(file).items()}
     digest = sha256(weights[0]) if len(weights) == 1 else ""
     say(f"Reading    {source}")
     if digest:
@@ -244,16 +245,12 @@ def folder_to_monai(source: Path, target: Path, preset: str | None, say: Report,
     result.dtype = str(model.dtype).removeprefix("torch.")
     monai_name = monai_names(config) | {MASK_TOKEN_HERE: MASK_TOKEN}
     result.loaded = [entry(name, tensor, monai_name[name]) for name, tensor in state.items()]
-    result.missing = [
-        TensorEntry(
-            name, tuple(relative_position_index(config.window_size).shape), "int64", "made from the window size"
-        )
-        for name in index_names(config)
-    ]
     if not has_mask_token:
         result.missing.append(TensorEntry(MASK_TOKEN, (1, config.embed_dim, 1, 1), result.dtype, "not written"))
-    result.left_out = [TensorEntry(name, (), "", "no part of the encoder") for name in sorted(info["unexpected_keys"])]
+    others = sorted(info["unexpected_keys"])
+    result.left_out = [entry(name, stored[name], "no part of the encoder") for name in others]
     describe(result, "", say)
+    say(f"Added      {len(index_names(config))} relative position indices, made from the window size")
     monai_state = to_monai_state(state, config)
 
     with beside(target) as file:

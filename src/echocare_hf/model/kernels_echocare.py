@@ -6,6 +6,7 @@ What makes them faster than the written-out form, in the order of gain (measured
 - windows are sorted by the kind of shift mask they need (inner, right edge, bottom edge, corner), so a mask is one small
   (tokens, tokens) matrix a kind, never a (windows, heads, tokens, tokens) tensor;
 - the MLP runs over chunks of tokens, so that its four times wider hidden layer stays in the cache;
+- convolutions on small maps, whose weights outweigh the map, are one matrix product that reads the weights as they are stored;
 - for training, layer norm + linear, window attention and the MLP are autograd functions that keep their inputs and compute
   normalised values, attention probabilities and activations anew in the backward pass.
 
@@ -23,6 +24,9 @@ from torch.autograd.function import once_differentiable
 # Tokens an MLP chunk holds: 1,024 tokens of 4 x 512 channels in fp32 are 8 MB, about the caches of two cores.
 MLP_CHUNK_TOKENS = 1024
 
+# Attention scores that a piece of the backward pass holds: half a million in fp32 are 2 MB, the cache of one core.
+ATTENTION_CHUNK_SCORES = 1 << 19
+
 # What the shift mask adds to the score of a pair of tokens that are no neighbours in the image (Swin's own value).
 MASK_VALUE = -100.0
 
@@ -38,16 +42,17 @@ def runs_on_cpu_kernels(hidden_states: Tensor) -> bool:
         and hidden_states.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None  # torch.func transforms need the written-out form
     )
 
 
-def is_plain_linear(*modules: nn.Module) -> bool:
-    """Whether the modules are linear layers as `torch.nn` makes them: no adapter, no quantisation, no hooks.
+def is_plain(*modules: nn.Module) -> bool:
+    """Whether the modules are layers as `torch.nn` makes them: no adapter, no quantisation, no hooks.
 
-    The training functions below read weights and skip `module(x)`, so they may serve no module that does more than that.
+    The functions below read weights and skip `module(x)`, so they may serve no module that does more than that.
     """
     return all(
-        type(module) is nn.Linear
+        type(module) in (nn.Linear, nn.LayerNorm, nn.Conv2d)
         and "forward" not in module.__dict__
         and not module._forward_hooks
         and not module._forward_pre_hooks
@@ -55,6 +60,13 @@ def is_plain_linear(*modules: nn.Module) -> bool:
         and not module._backward_pre_hooks
         for module in modules
     )
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`rows @ weight.T + bias` for 2-D `rows`, through oneDNN where it serves: it adds the bias on the way, not in a pass before."""
+    if rows.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return nn.functional.linear(rows, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -185,6 +197,7 @@ def attend_windows(qkv: Tensor, bias: Tensor, num_heads: int, scale: float, layo
     batch, length, width = qkv.shape
     output = qkv.new_empty(batch, layout.num_windows, length // layout.num_windows, num_heads, width // 3 // num_heads)
     heads = _split_heads(qkv, num_heads, layout)
+    bias = bias.detach()  # a bias that asks for gradients keeps PyTorch from its fused kernel
     for group in layout.groups:
         group_bias = (bias if group.mask is None else bias + group.mask)[None].to(qkv.dtype)
         for part, target in zip(_group_views(heads, group, layout), _group_views(output, group, layout), strict=True):
@@ -217,6 +230,7 @@ class _AttendWindows(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_heads = _split_heads(grad_qkv, num_heads, layout)
         grad_bias = torch.zeros_like(bias, dtype=_accumulator_dtype(bias.dtype))
+        chunk = max(ATTENTION_CHUNK_SCORES // bias.numel(), 1)
         for group in layout.groups:
             group_bias = (bias if group.mask is None else bias + group.mask).to(qkv.dtype)
             parts = zip(
@@ -225,16 +239,42 @@ class _AttendWindows(torch.autograd.Function):
                 _group_views(grad_heads, group, layout),
                 strict=True,
             )
+            # Spread over the windows of a chunk beforehand: adding a tensor of equal shape is several times faster in bf16.
+            group_bias = group_bias.expand(min(chunk, batch * (group.stop - group.start)), -1, -1, -1).contiguous()
             for part, grad, target in parts:
-                query, key, value = part.unbind(1)
-                probabilities = torch.matmul(query * ctx.scale, key.transpose(-1, -2)).add_(group_bias).softmax(-1)
-                target[:, 2] = torch.matmul(probabilities.transpose(-1, -2), grad)
-                grad_probabilities = torch.matmul(grad, value.transpose(-1, -2))
-                grad_scores = torch._softmax_backward_data(grad_probabilities, probabilities, -1, qkv.dtype)
-                grad_bias += grad_scores.sum(0, dtype=grad_bias.dtype)
-                target[:, 0] = torch.matmul(grad_scores, key).mul_(ctx.scale)
-                target[:, 1] = torch.matmul(grad_scores.transpose(-1, -2), query).mul_(ctx.scale)
+                for pieces in zip(part.split(chunk), grad.split(chunk), target.split(chunk), strict=True):
+                    grad_bias += _attention_backward(*pieces, group_bias[: len(pieces[0])], ctx.scale)
         return grad_qkv, grad_bias.to(bias.dtype), None, None, None
+
+
+def _attention_backward(heads: Tensor, grad: Tensor, target: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Gradients of attention in some windows, with the probabilities computed anew.
+
+    Args:
+        heads: queries, keys and values, (windows, 3, heads, tokens, head channels).
+        grad: gradient of the output, (windows, heads, tokens, head channels).
+        target: of the shape of `heads`; their gradients are written there.
+        bias: (windows, heads, tokens, tokens), with the shift mask.
+
+    Returns:
+        The gradient of the bias of one window, in fp32 at least.
+    """
+    count, _, num_heads, tokens, channels = heads.shape
+    # One copy to (3, windows * heads, tokens, head channels), which batched matrix products read as it is.
+    query, key, value = heads.transpose(0, 1).reshape(3, count * num_heads, tokens, channels)
+    grad = grad.reshape(count * num_heads, tokens, channels)
+    grads = grad.new_empty(3, *grad.shape)
+
+    scores = torch.bmm(query, key.transpose(1, 2)).view(count, num_heads, tokens, tokens)
+    probabilities = torch.add(bias, scores, alpha=scale, out=scores).softmax(-1).view(-1, tokens, tokens)
+    torch.bmm(probabilities.transpose(1, 2), grad, out=grads[2])
+    grad_scores = torch.bmm(grad, value.transpose(1, 2))
+    grad_scores = torch._softmax_backward_data(grad_scores, probabilities, -1, grad.dtype)
+    torch.bmm(grad_scores, key, out=grads[0])
+    torch.bmm(grad_scores.transpose(1, 2), query, out=grads[1])
+    grads[:2] *= scale
+    target.copy_(grads.view(3, count, num_heads, tokens, channels).transpose(0, 1))
+    return grad_scores.view(count, num_heads, tokens, tokens).sum(0, dtype=_accumulator_dtype(grad.dtype))
 
 
 def window_attention(qkv: Tensor, bias: Tensor, num_heads: int, scale: float, layout: WindowLayout) -> Tensor:
@@ -254,18 +294,22 @@ def _cast(tensor: Any, dtype: torch.dtype) -> Any:
 
 
 class _NormLinear(torch.autograd.Function):
-    """Layer norm, window order, linear layer; keeps the input of the norm alone."""
+    """Layer norm, window order, linear layer; keeps the input of the norm alone.
+
+    Weights come as they are stored and are cast to `dtype` in each pass, so that no cast copy waits for the backward pass.
+    """
 
     @staticmethod
-    def forward(ctx, hidden_states, norm_weight, norm_bias, weight, bias, eps, layout):
+    def forward(ctx, hidden_states, norm_weight, norm_bias, weight, bias, eps, layout, dtype):
         normed, mean, rstd = torch.native_layer_norm(
             hidden_states, hidden_states.shape[-1:], norm_weight, norm_bias, eps
         )
         if layout is not None:
             normed = to_windows(normed, layout)
         ctx.save_for_backward(hidden_states, mean, rstd, norm_weight, norm_bias, weight)
-        ctx.eps, ctx.layout, ctx.has_bias = eps, layout, bias is not None
-        return nn.functional.linear(normed.to(weight.dtype), weight, bias)
+        ctx.eps, ctx.layout, ctx.dtype, ctx.has_bias = eps, layout, dtype, bias is not None
+        output = _linear(normed.flatten(0, -2).to(dtype), weight.to(dtype), _cast(bias, dtype))
+        return output.view(*normed.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -275,106 +319,101 @@ class _NormLinear(torch.autograd.Function):
         normed = torch.native_layer_norm(hidden_states, shape, norm_weight, norm_bias, ctx.eps)[0]
         if ctx.layout is not None:
             normed = to_windows(normed, ctx.layout)
-        grad_rows = grad_output.reshape(-1, grad_output.shape[-1])
-        grad_weight = grad_rows.t() @ normed.reshape(-1, shape[0]).to(weight.dtype)
+        grad_rows = grad_output.flatten(0, -2)
+        grad_weight = grad_rows.t() @ normed.flatten(0, -2).to(ctx.dtype)
         grad_bias = grad_rows.sum(0) if ctx.has_bias else None
-        grad_normed = grad_output @ weight
+        grad_normed = grad_output @ weight.to(ctx.dtype)
         if ctx.layout is not None:
             grad_normed = from_windows(grad_normed, ctx.layout)
         grad_hidden, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
             grad_normed.to(hidden_states.dtype), hidden_states, shape, mean, rstd, norm_weight, norm_bias, [True] * 3
         )
-        return grad_hidden, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None, None
+        return grad_hidden, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None, None, None
 
 
 def norm_linear(
-    hidden_states: Tensor, norm: nn.LayerNorm, linear: nn.Module, layout: WindowLayout | None = None
+    hidden_states: Tensor, norm: nn.Module, linear: nn.Module, layout: WindowLayout | None = None
 ) -> Tensor:
     """`linear(norm(x))`, with the tokens brought to window order in between where a layout is given.
 
     Args:
-        hidden_states: (batch, length, channels).
+        hidden_states: (..., channels); (batch, height * width, channels) where a layout is given.
 
     Returns:
-        (batch, length or windows * tokens, output channels).
+        (..., output channels); (batch, windows * tokens, output channels) where a layout is given.
     """
-    if torch.is_grad_enabled() and is_plain_linear(linear):
-        dtype = _compute_dtype(hidden_states)
-        weight, bias = _cast(linear.weight, dtype), _cast(linear.bias, dtype)
-        return _NormLinear.apply(hidden_states, norm.weight, norm.bias, weight, bias, norm.eps, layout)
+    if torch.is_grad_enabled() and is_plain(norm, linear):
+        return _NormLinear.apply(
+            hidden_states,
+            norm.weight,
+            norm.bias,
+            linear.weight,
+            linear.bias,
+            norm.eps,
+            layout,
+            _compute_dtype(hidden_states),
+        )
     normed = norm(hidden_states)
-    return linear(normed if layout is None else to_windows(normed, layout))
+    return apply_linear(linear, normed if layout is None else to_windows(normed, layout))
+
+
+def apply_linear(linear: nn.Module, inputs: Tensor) -> Tensor:
+    """`linear(inputs)`; without gradients, a plain linear layer goes through oneDNN."""
+    if torch.is_grad_enabled() or not is_plain(linear):
+        return linear(inputs)
+    dtype = _compute_dtype(inputs)
+    output = _linear(inputs.flatten(0, -2).to(dtype), _cast(linear.weight, dtype), _cast(linear.bias, dtype))
+    return output.view(*inputs.shape[:-1], -1)
 
 
 class _NormMlp(torch.autograd.Function):
     """Layer norm, linear, GELU, linear, chunk by chunk; keeps the input and the values before the GELU."""
 
     @staticmethod
-    def forward(ctx, hidden_states, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps):
-        rows = hidden_states.reshape(-1, hidden_states.shape[-1])
-        hidden = rows.new_empty(rows.shape[0], weight1.shape[0], dtype=weight1.dtype)
-        output = rows.new_empty(rows.shape[0], weight2.shape[0], dtype=weight2.dtype)
-        means, rstds = [], []
-        for chunk, pre, out in zip(
-            rows.split(MLP_CHUNK_TOKENS), hidden.split(MLP_CHUNK_TOKENS), output.split(MLP_CHUNK_TOKENS), strict=True
-        ):
+    def forward(ctx, hidden_states, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps, dtype):
+        rows = hidden_states.flatten(0, -2)
+        cast1, cast2 = (weight1.to(dtype), bias1.to(dtype)), (weight2.to(dtype), bias2.to(dtype))
+        means, rstds, hidden, output = [], [], [], []
+        for chunk in rows.split(MLP_CHUNK_TOKENS):
             normed, mean, rstd = torch.native_layer_norm(chunk, rows.shape[-1:], norm_weight, norm_bias, eps)
             means.append(mean)
             rstds.append(rstd)
-            torch.addmm(bias1, normed.to(weight1.dtype), weight1.t(), out=pre)
-            torch.addmm(bias2, nn.functional.gelu(pre), weight2.t(), out=out)
-        ctx.save_for_backward(
-            hidden_states, torch.cat(means), torch.cat(rstds), hidden, norm_weight, norm_bias, weight1, weight2
-        )
-        ctx.eps = eps
-        return output.view(*hidden_states.shape[:-1], -1)
+            hidden.append(_linear(normed.to(dtype), *cast1))
+            output.append(_linear(nn.functional.gelu(hidden[-1]), *cast2))
+        ctx.save_for_backward(hidden_states, norm_weight, norm_bias, weight1, weight2, *means, *rstds, *hidden)
+        ctx.eps, ctx.dtype = eps, dtype
+        return torch.cat(output).view(*hidden_states.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        hidden_states, mean, rstd, hidden, norm_weight, norm_bias, weight1, weight2 = ctx.saved_tensors
+        hidden_states, norm_weight, norm_bias, weight1, weight2, *saved = ctx.saved_tensors
         shape = hidden_states.shape[-1:]
-        rows = hidden_states.reshape(-1, shape[0])
-        grad_output = grad_output.reshape(-1, grad_output.shape[-1])
-        grad_hidden_states = torch.empty_like(rows)
-        grad_weight1: Any = None
-        grad_weight2: Any = None
-        grad_bias1: Any = None
-        grad_norm_weight: Any = None
-        grad_norm_bias: Any = None
-        chunks = (
-            tensor.split(MLP_CHUNK_TOKENS) for tensor in (rows, mean, rstd, hidden, grad_output, grad_hidden_states)
+        rows = hidden_states.flatten(0, -2)
+        grad_rows = grad_output.flatten(0, -2)
+        cast1, cast2 = weight1.to(ctx.dtype), weight2.to(ctx.dtype)
+        count = len(saved) // 3
+        grads: list[Any] = [None] * 5  # norm weight, norm bias, weight1, bias1, weight2
+        grad_hidden_states = []
+        chunks = zip(
+            rows.split(MLP_CHUNK_TOKENS),
+            grad_rows.split(MLP_CHUNK_TOKENS),
+            saved[:count],
+            saved[count : 2 * count],
+            saved[2 * count :],
+            strict=True,
         )
-        for chunk, chunk_mean, chunk_rstd, pre, grad, target in zip(*chunks, strict=True):
-            normed = torch.native_layer_norm(chunk, shape, norm_weight, norm_bias, ctx.eps)[0].to(weight1.dtype)
-            grad_weight2 = _accumulate(grad_weight2, grad.t() @ nn.functional.gelu(pre))
-            grad_pre = torch.ops.aten.gelu_backward(grad @ weight2, pre)
-            grad_weight1 = _accumulate(grad_weight1, grad_pre.t() @ normed)
-            grad_bias1 = _accumulate(grad_bias1, grad_pre.sum(0, dtype=_accumulator_dtype(grad_pre.dtype)))
-            grad_chunk, grad_w, grad_b = torch.ops.aten.native_layer_norm_backward(
-                (grad_pre @ weight1).to(rows.dtype),
-                chunk,
-                shape,
-                chunk_mean,
-                chunk_rstd,
-                norm_weight,
-                norm_bias,
-                [True] * 3,
+        for chunk, grad, mean, rstd, hidden in chunks:
+            normed = torch.native_layer_norm(chunk, shape, norm_weight, norm_bias, ctx.eps)[0].to(ctx.dtype)
+            grad_weight2 = grad.t() @ nn.functional.gelu(hidden)
+            grad_hidden = torch.ops.aten.gelu_backward(grad @ cast2, hidden)
+            grad_chunk, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
+                (grad_hidden @ cast1).to(rows.dtype), chunk, shape, mean, rstd, norm_weight, norm_bias, [True] * 3
             )
-            target.copy_(grad_chunk)
-            grad_norm_weight = _accumulate(grad_norm_weight, grad_w)
-            grad_norm_bias = _accumulate(grad_norm_bias, grad_b)
-        grad_bias2 = grad_output.sum(0)
-        return (
-            grad_hidden_states.view_as(hidden_states),
-            grad_norm_weight,
-            grad_norm_bias,
-            grad_weight1.to(weight1.dtype),
-            grad_bias1.to(weight1.dtype),
-            grad_weight2.to(weight2.dtype),
-            grad_bias2,
-            None,
-        )
+            grad_hidden_states.append(grad_chunk)
+            parts = (grad_norm_weight, grad_norm_bias, grad_hidden.t() @ normed, grad_hidden.sum(0), grad_weight2)
+            grads = [_accumulate(total, part) for total, part in zip(grads, parts, strict=True)]
+        return torch.cat(grad_hidden_states).view_as(hidden_states), *grads, grad_rows.sum(0), None, None
 
 
 def _accumulate(total: Tensor | None, part: Tensor) -> Tensor:
@@ -388,24 +427,21 @@ def _accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def norm_mlp(
-    hidden_states: Tensor, norm: nn.LayerNorm, fc1: nn.Module, activation: nn.Module, fc2: nn.Module, exact_gelu: bool
+    hidden_states: Tensor, norm: nn.Module, fc1: nn.Module, activation: nn.Module, fc2: nn.Module, exact_gelu: bool
 ) -> Tensor:
     """`fc2(activation(fc1(norm(x))))` over chunks of tokens.
 
     Args:
-        hidden_states: (batch, length, channels).
+        hidden_states: (..., channels).
         exact_gelu: whether the activation is GELU in its exact (erf) form, which the training function is written for.
     """
     if torch.is_grad_enabled():
-        if exact_gelu and is_plain_linear(fc1, fc2):
-            dtype = _compute_dtype(hidden_states)
-            parameters = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-            return _NormMlp.apply(
-                hidden_states, norm.weight, norm.bias, *(_cast(p, dtype) for p in parameters), norm.eps
-            )
+        if exact_gelu and is_plain(norm, fc1, fc2):
+            weights = (norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+            return _NormMlp.apply(hidden_states, *weights, norm.eps, _compute_dtype(hidden_states))
         return fc2(activation(fc1(norm(hidden_states))))
-    chunks = hidden_states.reshape(-1, hidden_states.shape[-1]).split(MLP_CHUNK_TOKENS)
-    output = torch.cat([fc2(activation(fc1(norm(chunk)))) for chunk in chunks])
+    chunks = hidden_states.flatten(0, -2).split(MLP_CHUNK_TOKENS)
+    output = torch.cat([apply_linear(fc2, activation(apply_linear(fc1, norm(chunk)))) for chunk in chunks])
     return output.view(*hidden_states.shape[:-1], -1)
 
 
@@ -460,3 +496,57 @@ def instance_norm_activation(feature_map: Tensor, residual: Tensor | None = None
         feature_map: (batch, height, width, channels).
     """
     return _InstanceNormActivation.apply(feature_map, residual, eps)
+
+
+def suits_small_map_conv(feature_map: Tensor, conv: nn.Module) -> bool:
+    """Whether `small_map_conv` serves: a plain 3x3 convolution that keeps the size, of a map small beside the weights."""
+    return (
+        is_plain(conv)
+        and isinstance(conv, nn.Conv2d)
+        and (conv.kernel_size, conv.padding, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and (conv.groups, conv.padding_mode) == (1, "zeros")
+        and 2 * feature_map.shape[:-1].numel() <= conv.out_channels
+    )
+
+
+def _neighbourhoods(feature_map: Tensor) -> Tensor:
+    """(batch, height, width, channels) to (batch * height * width, channels * 9): each pixel's 3x3 neighbours, zeros outside."""
+    padded = nn.functional.pad(feature_map, (0, 0, 1, 1, 1, 1))
+    return padded.unfold(1, 3, 1).unfold(2, 3, 1).reshape(feature_map.shape[:-1].numel(), -1)
+
+
+class _SmallMapConv(torch.autograd.Function):
+    """A 3x3 convolution as one matrix product; keeps its input."""
+
+    @staticmethod
+    def forward(ctx, feature_map, weight, bias, dtype):
+        ctx.save_for_backward(feature_map, weight)
+        ctx.dtype, ctx.has_bias = dtype, bias is not None
+        columns = _neighbourhoods(feature_map.to(dtype))
+        output = _linear(columns, weight.flatten(1).to(dtype), _cast(bias, dtype))
+        return output.view(*feature_map.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        feature_map, weight = ctx.saved_tensors
+        batch, height, width, channels = feature_map.shape
+        rows = grad_output.flatten(0, -2)
+        grad_weight = (rows.t() @ _neighbourhoods(feature_map.to(ctx.dtype))).view_as(weight)
+        grad_columns = (rows @ weight.flatten(1).to(ctx.dtype)).view(batch, height, width, channels, 3, 3)
+        grad_map = grad_columns.new_zeros(
+            batch, height + 2, width + 2, channels, dtype=_accumulator_dtype(grad_columns.dtype)
+        )
+        for row in range(3):
+            for column in range(3):
+                grad_map[:, row : row + height, column : column + width] += grad_columns[..., row, column]
+        grad_map = grad_map[:, 1:-1, 1:-1].to(feature_map.dtype)
+        return grad_map, grad_weight, rows.sum(0) if ctx.has_bias else None, None
+
+
+def small_map_conv(feature_map: Tensor, conv: nn.Conv2d) -> Tensor:
+    """`conv` of (batch, height, width, channels), to the same layout.
+
+    PyTorch re-orders the weights of a convolution in every pass, which on the last maps costs more than the convolution.
+    """
+    return _SmallMapConv.apply(feature_map, conv.weight, conv.bias, _compute_dtype(feature_map))

@@ -18,10 +18,13 @@ from .configuration_echocare import EchoCareConfig
 from .kernels_echocare import (
     LEAKY_SLOPE,
     MASK_VALUE,
+    apply_linear,
     instance_norm_activation,
     norm_linear,
     norm_mlp,
     runs_on_cpu_kernels,
+    small_map_conv,
+    suits_small_map_conv,
     window_and_shift,
     window_attention,
     window_layout,
@@ -52,8 +55,10 @@ def norm_activation(feature_map: Tensor, residual: Tensor | None = None) -> Tens
     return F.leaky_relu(normed if residual is None else normed + residual, LEAKY_SLOPE)
 
 
-def conv_channels_last(conv: nn.Module, feature_map: Tensor) -> Tensor:
+def conv_channels_last(conv: nn.Conv2d, feature_map: Tensor) -> Tensor:
     """A convolution on (batch, height, width, channels), to the same layout."""
+    if runs_on_cpu_kernels(feature_map) and suits_small_map_conv(feature_map, conv):
+        return small_map_conv(feature_map, conv)
     return conv(feature_map.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
@@ -190,7 +195,7 @@ class EchoCareWindowAttention(nn.Module):
             qkv = norm_linear(hidden_states.view(batch, height * width, channels), norm, self.qkv, layout)
             bias = self.relative_position_bias(layout.window)
             output = window_attention(qkv, bias, self.num_heads, self.scaling, layout)
-            return self.projection(output).view(batch, height, width, channels), None
+            return apply_linear(self.projection, output).view(batch, height, width, channels), None
 
         window, shift = window_and_shift(height, width, self.window_size, self.shifted)
         normed = F.pad(norm(hidden_states), (0, 0, 0, -width % window[1], 0, -height % window[0]))
