@@ -159,15 +159,21 @@ def _shift_mask(window_h: int, window_w: int, shift_h: int, shift_w: int) -> Ten
 def to_windows(hidden_states: Tensor, layout: WindowLayout) -> Tensor:
     """(batch, height * width, channels) to window order (batch, windows * tokens, channels), zeros as padding."""
     if layout.padded:
-        hidden_states = torch.cat(
-            (hidden_states, hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[2])), 1
-        )
-    return hidden_states.index_select(1, layout.gather)
+        hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, 1))
+    return _take_tokens(hidden_states, layout.gather)
 
 
 def from_windows(windows: Tensor, layout: WindowLayout) -> Tensor:
     """The inverse of `to_windows`; what stands in the padding is dropped."""
-    return windows.index_select(1, layout.scatter)
+    return _take_tokens(windows, layout.scatter)
+
+
+def _take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """`tokens[:, index]` for (batch, length, channels). An embedding look-up runs on all cores, `index_select` along axis 1 on one."""
+    batch, length, channels = tokens.shape
+    if batch > 1:
+        index = (index + length * torch.arange(batch)[:, None]).flatten()
+    return nn.functional.embedding(index, tokens.reshape(batch * length, channels)).view(batch, -1, channels)
 
 
 def _group_views(tensor: Tensor, group: WindowGroup, layout: WindowLayout) -> list[Tensor]:

@@ -327,7 +327,7 @@ class EchoCareConvUpsampleDecoder(nn.Module):
         """(batch, hidden_size, height, width) to (batch, num_channels, stride * height, stride * width)."""
         height, width = feature_map.shape[-2:]
         for conv in self.convs:
-            hidden = norm_activation(conv_channels_last(conv, feature_map.permute(0, 2, 3, 1)))
+            hidden = norm_activation(conv_channels_last(conv, feature_map.permute(0, 2, 3, 1)))  # type: ignore[arg-type]
             feature_map = F.interpolate(
                 hidden.permute(0, 3, 1, 2), scale_factor=2.0, mode="bilinear", align_corners=False
             )
