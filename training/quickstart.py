@@ -38,9 +38,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Threads that wait must not spin: on a busy machine that makes two threads slower than one. Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numpy as np
 import torch
 import transformers
@@ -71,7 +68,7 @@ OUT_OF_DOMAIN = "Out of domain: these weights have seen phantoms only. The path 
 class Recipe:
     """How the phantom weights are made. `minutes` is a cap: where it bites, the schedule ends early but complete."""
 
-    steps: int = 600
+    steps: int = 400
     minutes: float = 3.0
     seed: int = 0
     batch_size: int = 16

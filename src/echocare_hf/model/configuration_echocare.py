@@ -121,6 +121,9 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         self.stage_names = ["stem", *(f"stage{index}" for index in range(1, self.num_layers + 1))]
         if self.anatomy_tree is None:
             self.anatomy_tree = _default_anatomy_tree()
+        # Here too, before the checks of `@strict`: a plain ValueError of one line, not the wrapper's two.
+        self.validate_architecture()
+        self.validate_anatomy_tree()
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )

@@ -15,8 +15,7 @@ def masked_reconstruction_loss(reconstruction: Tensor, pixel_values: Tensor, mas
         reconstruction: (batch, channels, height, width), any range.
         pixel_values: the target, of the same shape.
         mask: True or 1 where masked, 0 elsewhere, at any resolution that divides the image: (batch, height, width) or
-            (batch, 1, height, width) of pixels, or a coarser map such as (batch, units high, units wide), where each entry stands for a
-            block of pixels (the last one cut off where the image ends).
+            (batch, 1, height, width) of pixels, or a coarser map (batch, units high, units wide).
 
     Returns:
         A scalar, at least 0, in fp32; 0 where nothing is masked.
@@ -39,21 +38,19 @@ def masked_reconstruction_loss(reconstruction: Tensor, pixel_values: Tensor, mas
 def expand_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """A mask of units (batch, rows, columns) as a mask of a finer grid (batch, height, width), float 0 or 1.
 
-    Each unit covers ceil(height / rows) x ceil(width / columns) places; the last ones are cut off where the grid ends.
-
     Raises:
-        ValueError: if the units cannot tile the grid in this way.
+        ValueError: if the units do not divide the grid: how far units that hang over the edge reach, only their maker knows.
     """
     if mask.ndim == 4 and mask.shape[1] == 1:
         mask = mask[:, 0]
     if mask.ndim != 3:
         raise ValueError(f"a mask is (batch, rows, columns), got {tuple(mask.shape)}")
     rows, columns = mask.shape[1:]
-    unit_height, unit_width = -(-height // max(rows, 1)), -(-width // max(columns, 1))
-    if not rows or not columns or -(-height // unit_height) != rows or -(-width // unit_width) != columns:
-        raise ValueError(f"a mask of {rows}x{columns} units does not tile {height}x{width}")
-    mask = mask.float().repeat_interleave(unit_height, 1).repeat_interleave(unit_width, 2)
-    return mask[:, :height, :width]
+    if not rows or not columns or height % rows or width % columns:
+        raise ValueError(
+            f"a mask of {rows}x{columns} units does not divide {height}x{width}: expand it to pixels first"
+        )
+    return mask.float().repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
 
 
 def tree_parents(tree: Any) -> list[int]:
@@ -132,7 +129,7 @@ def anatomy_hierarchy_loss(logits: Tensor, labels: Tensor, tree: Any) -> Tensor:
     Raises:
         ValueError: if logits, labels and tree differ in size, or a label is not 1, 0 or -1.
 
-    Source: `docs/method.md`, section 2. The released code never finds an ancestor, so its loss stalls at 0.957.
+    Source: `docs/method.md`, section 2. The released code never finds an ancestor, so one sample stalls near 0.957.
     """
     parents = tree_parents(tree)
     if logits.ndim != 2 or logits.shape != labels.shape or logits.shape[1] != len(parents):
