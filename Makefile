@@ -50,11 +50,14 @@ format: $(VENV)/dev.stamp
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
+# One test process a core with one thread each: small models gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n auto --dist loadfile
+
 test: lint
-	"$(BIN)/python" -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: lint
-	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # Everything that the commands above made, apart from results.
 clean:

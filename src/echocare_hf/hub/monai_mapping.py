@@ -186,7 +186,7 @@ def infer_config(encoder: Mapping[str, Tensor], source: str) -> EchoCareConfig:
     }
     try:
         return EchoCareConfig(**values)
-    except StrictDataclassError as error:
+    except (StrictDataclassError, ValueError) as error:
         raise ValueError(f"{source}: its tensors fit no EchoCare model: {error.__cause__ or error}") from None
 
 
