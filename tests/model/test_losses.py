@@ -265,7 +265,7 @@ def test_masks_and_images_that_do_not_fit_are_an_error():
     reconstruction, image = map(torch.from_numpy, image_pair())
     with pytest.raises(ValueError, match="differ in shape"):
         masked_reconstruction_loss(reconstruction[:, :1], image, torch.ones(2, 20, 28))
-    with pytest.raises(ValueError, match="does not tile"):
+    with pytest.raises(ValueError, match="does not divide"):
         expand_mask(torch.ones(2, 13, 4), 20, 28)
     with pytest.raises(ValueError, match="a mask is"):
         expand_mask(torch.ones(20, 28), 20, 28)
