@@ -319,6 +319,12 @@ class EchoCareImageProcessingMixin(SelfContainedSaveMixin, BaseImageProcessor): 
     def _auto_map(self) -> dict[str, Any]:
         return {"AutoImageProcessor": dict(IMAGE_PROCESSOR_AUTO_MAP)}
 
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, without `auto_map`: it belongs to the folder, and every save writes it anew."""
+        settings = {name: value for name, value in image_processor_dict.items() if name != "auto_map"}
+        return super().from_dict(settings, **kwargs)
+
     def fetch_images(self, image_url_or_urls):
         """Opens what is given as a local path, bit depth, palette and transparency kept; URLs go to transformers."""
         if isinstance(image_url_or_urls, (list, tuple)):
