@@ -51,6 +51,7 @@ from echocare_hf.data.masking import random_block_mask
 from echocare_hf.data.phantom import PHANTOM_KINDS, Phantom, phantom_corpus
 from echocare_hf.drawing import GalleryItem, draw_gallery, pixel_mask
 from echocare_hf.drawing_page import gallery_page
+from echocare_hf.inference import bfloat16_is_fast
 
 DICOM_EXAMPLES = ("ybr_color", "rgb_color", "palette_color", "jpeg2k")  # the ultrasound among pydicom's examples
 SUFFIXES = (
@@ -135,7 +136,7 @@ def pretrain(recipe: Recipe, folder: Path) -> None:
         "steps_done": len(losses),
         "images_seen": len(losses) * recipe.batch_size,
         "seconds": round(time.monotonic() - start, 1),
-        "precision": "bf16" if has_fast_bf16() else "fp32",
+        "precision": "bf16" if bfloat16_is_fast() else "fp32",
         "losses": [[round(value, 5) for value in pair] for pair in losses],
         "warning": "made by a short run on phantoms, to show that the machinery works: not a trained model",
     }
@@ -165,16 +166,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, progress
         group["lr"] = recipe.learning_rate * factor
 
 
-def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return "avx512_bf16" in text or "amx_bf16" in text
-
-
 def autocast() -> contextlib.AbstractContextManager:
     """bfloat16 where the CPU is fast at it, else nothing."""
-    return torch.autocast("cpu", torch.bfloat16) if has_fast_bf16() else contextlib.nullcontext()
+    return torch.autocast("cpu", torch.bfloat16) if bfloat16_is_fast() else contextlib.nullcontext()
 
 
 def make_phantoms(description: str, count: int, seed: int, size: int | tuple[int, int]) -> list[Phantom]:

@@ -38,6 +38,7 @@ class SelfContainedSaveMixin:
         return self
 
     def _auto_map(self) -> dict[str, Any]:
+        """The map to write; each family of classes that mixes this in has its own."""
         raise NotImplementedError
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
