@@ -17,7 +17,13 @@ _MODULES = {
     "AnatomyTree": "anatomy",
     "EchoCareBackbone": "model.modeling_echocare",
     "EchoCareConfig": "model.configuration_echocare",
+    "EchoCareForImageClassification": "model.modeling_echocare",
+    "EchoCareForImageToImage": "model.modeling_echocare",
+    "EchoCareForKeypointDetection": "model.modeling_echocare",
+    "EchoCareForObjectDetection": "model.modeling_echocare",
     "EchoCareForPreTraining": "model.modeling_echocare",
+    "EchoCareForSemanticSegmentation": "model.modeling_echocare",
+    "EchoCareForVideoClassification": "model.modeling_echocare",
     "EchoCareImageProcessor": "model.image_processing_echocare",
     "EchoCareImageProcessorPil": "model.image_processing_pil_echocare",
     "EchoCareModel": "model.modeling_echocare",
@@ -37,7 +43,17 @@ if TYPE_CHECKING:
     from .model.image_processing_echocare import EchoCareImageProcessor
     from .model.image_processing_pil_echocare import EchoCareImageProcessorPil
     from .model.losses_echocare import anatomy_hierarchy_loss, masked_reconstruction_loss
-    from .model.modeling_echocare import EchoCareBackbone, EchoCareForPreTraining, EchoCareModel
+    from .model.modeling_echocare import (
+        EchoCareBackbone,
+        EchoCareForImageClassification,
+        EchoCareForImageToImage,
+        EchoCareForKeypointDetection,
+        EchoCareForObjectDetection,
+        EchoCareForPreTraining,
+        EchoCareForSemanticSegmentation,
+        EchoCareForVideoClassification,
+        EchoCareModel,
+    )
 
 
 def __getattr__(name: str) -> Any:
@@ -55,40 +71,40 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# transformers' module of Auto classes -> our function that registers with it, and our module that the function needs.
+# transformers' module of Auto classes or pipelines -> our function that registers with it.
 _REGISTER = {
-    "transformers.models.auto.configuration_auto": ("register_config", f"{__name__}.model.configuration_echocare"),
-    "transformers.models.auto.modeling_auto": ("register_models", f"{__name__}.model.modeling_echocare"),
-    "transformers.models.auto.image_processing_auto": (
-        "register_image_processors",
-        f"{__name__}.model.image_processing_pil_echocare",
-    ),
+    "transformers.models.auto.configuration_auto": "register_config",
+    "transformers.models.auto.modeling_auto": "register_models",
+    "transformers.models.auto.image_processing_auto": "register_image_processors",
+    "transformers.pipelines": "register_pipelines",
 }
 
 
 class _RegisterOnImport(importlib.abc.MetaPathFinder):
-    """Waits for the modules on both sides of a registration, and registers once neither is still being imported.
+    """Watches the modules on both sides of a registration, and registers once none of them is still being imported.
 
-    Both sides are needed: our models import parts of transformers that import the Auto classes in turn.
+    Both sides are watched: our models import parts of transformers that import the Auto classes in turn.
     """
 
     def __init__(self) -> None:
-        names = {name for auto_module, (_, ours) in _REGISTER.items() for name in (auto_module, ours)}
-        self.waiting = {name for name in names if name not in sys.modules}
-        self.finished = names - self.waiting
+        self.seen: set[str] = set()
+        self.loading: set[str] = set()
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in self.waiting:
+        if fullname in self.seen or not (fullname in _REGISTER or fullname.startswith(f"{__name__}.model.")):
             return None
-        self.waiting.remove(fullname)
+        self.seen.add(fullname)
         spec = importlib.util.find_spec(fullname)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def execute_and_register(module):
-            execute(module)
-            self.finished.add(fullname)
+            self.loading.add(fullname)
+            try:
+                execute(module)
+            finally:
+                self.loading.remove(fullname)
             self.register()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
@@ -96,8 +112,10 @@ class _RegisterOnImport(importlib.abc.MetaPathFinder):
 
     def register(self) -> None:
         """Registers whatever is ready. Registering again changes nothing."""
-        for auto_module, (function, ours) in _REGISTER.items():
-            if auto_module in self.finished and (ours in self.finished or ours not in sys.modules):
+        if any(name.startswith(f"{__name__}.") for name in self.loading):
+            return
+        for auto_module, function in _REGISTER.items():
+            if auto_module in sys.modules and auto_module not in self.loading:
                 getattr(importlib.import_module(f"{__name__}.register"), function)()
 
 

@@ -18,12 +18,13 @@ def register_models() -> None:
     from transformers.models.auto import modeling_auto as auto
 
     from .model import modeling_echocare as models
+    from .model.remote_code_echocare import AUTO_MAP
 
-    config = models.EchoCareConfig
-    auto.AutoModel.register(config, models.EchoCareModel, exist_ok=True)
-    auto.AutoBackbone.register(config, models.EchoCareBackbone, exist_ok=True)
-    auto.AutoModelForPreTraining.register(config, models.EchoCareForPreTraining, exist_ok=True)
-    auto.AutoModelForMaskedImageModeling.register(config, models.EchoCareForPreTraining, exist_ok=True)
+    for auto_class, model in AUTO_MAP.items():
+        if auto_class != "AutoConfig":
+            getattr(auto, auto_class).register(
+                models.EchoCareConfig, getattr(models, model.split(".")[1]), exist_ok=True
+            )
 
 
 def register_image_processors() -> None:
@@ -40,3 +41,20 @@ def register_image_processors() -> None:
 
         processors["torchvision"] = EchoCareImageProcessor
     AutoImageProcessor.register(EchoCareConfig, image_processor_classes=processors, exist_ok=True)
+
+
+def register_pipelines() -> None:
+    """`pipeline` knows EchoCare's own tasks. A task that transformers or another package has by then stays theirs."""
+    from transformers import pipelines
+    from transformers.models.auto import modeling_auto as auto
+
+    from .model import pipeline_echocare
+    from .model.remote_code_echocare import PIPELINES
+
+    for task, (_, auto_class, pipeline) in PIPELINES.items():
+        if task not in pipelines.PIPELINE_REGISTRY.supported_tasks:
+            # `pipeline` refuses the names of removed tasks, image-to-image among them, before it looks at the registry.
+            pipelines.REMOVED_TASKS.pop(task, None)
+            pipelines.PIPELINE_REGISTRY.register_pipeline(
+                task, getattr(pipeline_echocare, pipeline), pt_model=getattr(auto, auto_class), type="image"
+            )

@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import transformers
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
 from echocare_hf import (
@@ -27,6 +28,16 @@ from echocare_hf import (
 MODELS = {"pretraining": EchoCareForPreTraining, "encoder": EchoCareModel, "backbone": EchoCareBackbone}
 
 # Runs without the package: `sys.modules[...] = None` makes importing it fail. Prints one outcome a check, as JSON.
+# Auto class of each task head -> the output that must be the same in the other process.
+HEADS = {
+    "AutoModelForImageClassification": "logits",
+    "AutoModelForImageToImage": "reconstruction",
+    "AutoModelForKeypointDetection": "keypoints",
+    "AutoModelForObjectDetection": "pred_boxes",
+    "AutoModelForSemanticSegmentation": "logits",
+    "AutoModelForVideoClassification": "logits",
+}
+
 STRANGER = r'''
 import json, shutil, sys, traceback
 from pathlib import Path
@@ -34,6 +45,7 @@ from pathlib import Path
 sys.modules["echocare_hf"] = None
 import PIL.Image
 import torch
+import transformers
 from transformers import (
     AutoConfig, AutoImageProcessor, AutoModel, AutoModelForMaskedImageModeling, AutoModelForPreTraining, pipeline
 )
@@ -98,6 +110,23 @@ def pretraining_model_from_every_folder():
             if folder == "pretraining":
                 assert not info["missing_keys"], info
                 same_pretraining(model)
+
+@check
+def every_head_from_its_own_folder():
+    for auto_class, (output, value) in expected["heads"].items():
+        model, info = load(getattr(transformers, auto_class), auto_class, output_loading_info=True)
+        assert not any(info[name] for name in ("missing_keys", "mismatched_keys", "unexpected_keys")), (auto_class, info)
+        with torch.inference_mode():
+            torch.testing.assert_close(model(pixel_values)[output], value, msg=lambda text: f"{auto_class}: {text}")
+
+@check
+def every_head_from_every_other_folder():
+    for auto_class in expected["heads"]:
+        for folder in ("pretraining", *expected["heads"]):
+            if folder != auto_class:
+                model, info = load(getattr(transformers, auto_class), folder, output_loading_info=True)
+                assert not info["mismatched_keys"], (auto_class, folder, info)
+                same_encoder(model)
 
 @check
 def configuration_and_model_share_one_class():
@@ -165,9 +194,17 @@ def folders(tmp_path_factory):
         window_size=4,
         mask_unit_size=8,
         anatomy_hidden_size=8,
+        dense_hidden_size=8,
+        temporal_hidden_size=16,
+        num_keypoints=2,
     )
     model = EchoCareForPreTraining(config).eval()
     model.save_pretrained(root / "pretraining")
+    heads = {}
+    for auto_class, output in HEADS.items():
+        loaded = getattr(transformers, auto_class).from_pretrained(root / "pretraining").eval()
+        loaded.save_pretrained(root / auto_class)
+        heads[auto_class] = (output, loaded)
     for name in ("encoder", "backbone"):
         MODELS[name].from_pretrained(root / "pretraining").save_pretrained(root / name)
     processor = EchoCareImageProcessorPil(size={"height": 64, "width": 64})
@@ -184,6 +221,7 @@ def folders(tmp_path_factory):
         expected["last_hidden_state"] = model.echocare(pixel_values).last_hidden_state
         expected["pooler_output"] = model.echocare(image).pooler_output
         expected["pixel_values"] = image
+        expected["heads"] = {name: (output, head(pixel_values)[output]) for name, (output, head) in heads.items()}
     torch.save((pixel_values, mask, expected), root / "expected.pt")
     return root
 
@@ -224,6 +262,12 @@ def test_every_folder_names_every_head(folders, name):
         "AutoBackbone": "EchoCareBackbone",
         "AutoModelForPreTraining": "EchoCareForPreTraining",
         "AutoModelForMaskedImageModeling": "EchoCareForPreTraining",
+        "AutoModelForImageClassification": "EchoCareForImageClassification",
+        "AutoModelForImageToImage": "EchoCareForImageToImage",
+        "AutoModelForKeypointDetection": "EchoCareForKeypointDetection",
+        "AutoModelForObjectDetection": "EchoCareForObjectDetection",
+        "AutoModelForSemanticSegmentation": "EchoCareForSemanticSegmentation",
+        "AutoModelForVideoClassification": "EchoCareForVideoClassification",
     }
     for value in auto_map.values():
         assert (folders / name / f"{value.split('.')[0]}.py").is_file()

@@ -49,6 +49,7 @@ class EchoCareImageProcessingTester(upstream.ImageProcessingTester):
         kwargs.setdefault("do_normalize", True)
         kwargs.setdefault("image_mean", (0.2, 0.3, 0.4))
         kwargs.setdefault("image_std", (0.5, 0.6, 0.7))
+        self.num_labels = 3
         super().__init__(parent, **kwargs)
 
     def _get_image_processing_classes(self):
@@ -60,7 +61,9 @@ class EchoCareImageProcessingTester(upstream.ImageProcessingTester):
         return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
 
-class EchoCareImageProcessingTest(upstream.ImageProcessingTestMixin, unittest.TestCase):
+class EchoCareImageProcessingTest(
+    upstream.PostProcessSemanticSegmentationTestMixin, upstream.ImageProcessingTestMixin, unittest.TestCase
+):
     image_processor_tester_class = EchoCareImageProcessingTester
     test_cast_dtype = True
 

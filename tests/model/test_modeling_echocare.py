@@ -47,6 +47,7 @@ class EchoCareModelTester:
     """
 
     batch_size = 3
+    images_per_example = 1  # more for clips
     is_training = True
     image_size = 32
     patch_size = 2
@@ -121,7 +122,12 @@ class EchoCareModelTest(modeling_common.ModelTesterMixin, unittest.TestCase):
         """
         tester = self.model_tester
         expected = [
-            (tester.batch_size * windows, heads, tester.window_size**2, tester.window_size**2)
+            (
+                tester.batch_size * tester.images_per_example * windows,
+                heads,
+                tester.window_size**2,
+                tester.window_size**2,
+            )
             for windows, heads in [(16, 2), (4, 4), (4, 4)]
         ]
         for model_class in self.all_model_classes:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..model.configuration_echocare import EchoCareConfig
-from ..model.modeling_echocare import IMAGE_DECODERS
+from ..model.pretraining_echocare import IMAGE_DECODERS
 from .monai_mapping import ARCHITECTURE, decoder_shapes
 
 

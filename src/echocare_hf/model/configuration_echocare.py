@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.utils import auto_docstring
+
+from .remote_code_echocare import CheckpointPipelines
 
 # `base` is the released encoder (paper section 4.1; its layout was read off the released checkpoint). `large` is the
 # paper's larger Swin. `tiny` is this project's own: patches of 4 pixels and two blocks a stage, for CPUs and tests.
@@ -19,6 +21,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "depths": [2, 2, 2, 2],
         "num_heads": [2, 4, 8, 16],
         "window_size": 8,
+        "dense_decoder_type": "light",
+        "dense_hidden_size": 48,
+        "temporal_hidden_size": 128,
+        "classifier_pooling": "all",
     },
     "base": {},
     "large": {"embed_dim": 192, "num_heads": [6, 12, 24, 48]},
@@ -73,6 +79,54 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         Weight of the masked reconstruction loss, L_MIM.
     anatomy_loss_weight (`float`, *optional*, defaults to 1.0):
         Weight of the hierarchical anatomy loss, L_HIE.
+    problem_type (`str`, *optional*):
+        For classification heads: `"single_label_classification"`, `"multi_label_classification"`, `"ordinal_classification"`
+        (ordered classes, such as BI-RADS) or `"regression"`. Read off the labels when not given.
+    class_weights (`list[float]`, *optional*):
+        Weight of each class in the losses of the classification and segmentation heads.
+    regression_mean (`list[float]`, *optional*):
+        Mean of each regression target over the training set, in the target's unit. Heads learn standardised targets and return
+        values in the target's unit.
+    regression_deviation (`list[float]`, *optional*):
+        Standard deviation of each regression target over the training set, in the target's unit.
+    regression_unit (`list[str]`, *optional*):
+        Unit of each regression target, e.g. `["mm"]`; for the reader, not used in the maths.
+    classifier_dropout (`float`, *optional*, defaults to 0.0):
+        Dropout before the last layer of the classification and video heads.
+    classifier_pooling (`str`, *optional*, defaults to `"last"`):
+        What the classification and video heads see of an image: `"last"` (`pooler_output`, the mean of the last map) or `"all"`
+        (mean and maximum of every map, standardised over the training images), which learns better from few images.
+    dense_decoder_type (`str`, *optional*, defaults to `"unetr"`):
+        Decoder of the heads that return maps (segmentation, detection, keypoints, enhancement): `"unetr"` (SwinUNETR's residual
+        blocks over all maps, at full resolution) or `"light"` (a feature pyramid with one convolution a level, for small models).
+    dense_hidden_size (`int`, *optional*, defaults to 64):
+        Channels of the decoder's finest map.
+    dice_loss_weight (`float`, *optional*, defaults to 1.0):
+        Weight of the Dice loss of the segmentation head.
+    cross_entropy_loss_weight (`float`, *optional*, defaults to 1.0):
+        Weight of the cross-entropy loss of the segmentation head.
+    deep_supervision_weight (`float`, *optional*, defaults to 0.0):
+        Weight of the segmentation losses of the decoder's coarser maps; 0 leaves these out of the model.
+    semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
+        Label of pixels that the segmentation loss leaves out.
+    oriented_boxes (`bool`, *optional*, defaults to `True`):
+        Whether the detection head predicts an angle; without it, boxes are axis-aligned.
+    num_keypoints (`int`, *optional*, defaults to 0):
+        Landmarks the keypoint head finds.
+    keypoint_names (`list[str]`, *optional*):
+        A name for each landmark.
+    keypoint_pairs (`list[list[int]]`, *optional*):
+        Pairs of landmarks whose order has no meaning (the two ends of a diameter): the loss takes the better order.
+    num_frames (`int`, *optional*, defaults to 16):
+        Frames the video pipeline takes from a clip; the model itself takes any number.
+    temporal_num_layers (`int`, *optional*, defaults to 2):
+        Transformer layers over the frames of a clip.
+    temporal_num_heads (`int`, *optional*, defaults to 4):
+        Attention heads of these layers.
+    temporal_hidden_size (`int`, *optional*, defaults to 512):
+        Width of these layers.
+    ssim_loss_weight (`float`, *optional*, defaults to 0.2):
+        Weight of 1 - SSIM beside the mean absolute error in the enhancement head.
 
     Example:
 
@@ -86,6 +140,21 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
     model_type = "echocare"
 
     attribute_map = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+
+    # The losses by their name: Trainer shall not take them for predictions.
+    keys_to_ignore_at_inference = [
+        "reconstruction_loss",
+        "anatomy_loss",
+        "cross_entropy_loss",
+        "dice_loss",
+        "deep_supervision_loss",
+        "heatmap_loss",
+        "shape_loss",
+        "coordinate_loss",
+        "visibility_loss",
+        "l1_loss",
+        "ssim_loss",
+    ]
 
     image_size: int | list[int] | tuple[int, int] = 256
     patch_size: int = 2
@@ -110,6 +179,31 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
     anatomy_hidden_size: int = 512
     reconstruction_loss_weight: float | int = 1.0
     anatomy_loss_weight: float | int = 1.0
+    problem_type: (
+        Literal["single_label_classification", "multi_label_classification", "ordinal_classification", "regression"]
+        | None
+    ) = None  # type: ignore[assignment]
+    class_weights: list[float] | None = None
+    regression_mean: list[float] | None = None
+    regression_deviation: list[float] | None = None
+    regression_unit: list[str] | None = None
+    classifier_dropout: float | int = 0.0
+    classifier_pooling: str = "last"
+    dense_decoder_type: str = "unetr"
+    dense_hidden_size: int = 64
+    dice_loss_weight: float | int = 1.0
+    cross_entropy_loss_weight: float | int = 1.0
+    deep_supervision_weight: float | int = 0.0
+    semantic_loss_ignore_index: int = 255
+    oriented_boxes: bool = True
+    num_keypoints: int = 0
+    keypoint_names: list[str] | None = None
+    keypoint_pairs: list[list[int]] | None = None
+    num_frames: int = 16
+    temporal_num_layers: int = 2
+    temporal_num_heads: int = 4
+    temporal_hidden_size: int = 512
+    ssim_loss_weight: float | int = 0.2
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
@@ -124,9 +218,12 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         # Here too, before the checks of `@strict`: a plain ValueError of one line, not the wrapper's two.
         self.validate_architecture()
         self.validate_anatomy_tree()
+        self.validate_heads()
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
+        if "custom_pipelines" in kwargs:
+            kwargs["custom_pipelines"] = CheckpointPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
 
     @property
@@ -195,6 +292,39 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
                     f"`anatomy_tree` node {tree['ids'][index]!r} (index {index}) names parent {parent}: "
                     "a parent stands before its children, and a root has -1"
                 )
+
+    def validate_heads(self):
+        """The values that only a task head reads."""
+        if self.classifier_pooling not in ("last", "all"):
+            raise ValueError(f"`classifier_pooling` is 'last' or 'all', got {self.classifier_pooling!r}")
+        if self.dense_decoder_type not in ("unetr", "light"):
+            raise ValueError(f"`dense_decoder_type` is 'unetr' or 'light', got {self.dense_decoder_type!r}")
+        for name in (
+            "dense_hidden_size",
+            "num_frames",
+            "temporal_num_layers",
+            "temporal_num_heads",
+            "temporal_hidden_size",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.temporal_hidden_size % self.temporal_num_heads:
+            raise ValueError(
+                f"`temporal_num_heads` ({self.temporal_num_heads}) must divide `temporal_hidden_size` ({self.temporal_hidden_size})"
+            )
+        if self.num_keypoints < 0:
+            raise ValueError(f"`num_keypoints` must not be negative, got {self.num_keypoints}")
+        if self.keypoint_names is not None and len(self.keypoint_names) != self.num_keypoints:
+            raise ValueError(f"{len(self.keypoint_names)} `keypoint_names` for {self.num_keypoints} keypoints")
+        paired = [index for pair in self.keypoint_pairs or [] for index in pair]
+        if any(len(pair) != 2 for pair in self.keypoint_pairs or []) or len(set(paired)) != len(paired):
+            raise ValueError(f"`keypoint_pairs` holds pairs of different keypoints, got {self.keypoint_pairs}")
+        if any(not 0 <= index < self.num_keypoints for index in paired):
+            raise ValueError(
+                f"`keypoint_pairs` names a keypoint outside 0 to {self.num_keypoints - 1}: {self.keypoint_pairs}"
+            )
+        if any(deviation <= 0 for deviation in self.regression_deviation or []):
+            raise ValueError(f"`regression_deviation` must be positive, got {self.regression_deviation}")
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "EchoCareConfig":

@@ -274,7 +274,7 @@ def _attention_backward(heads: Tensor, grad: Tensor, target: Tensor, bias: Tenso
     scores = torch.bmm(query, key.transpose(1, 2)).view(count, num_heads, tokens, tokens)
     probabilities = torch.add(bias, scores, alpha=scale, out=scores).softmax(-1).view(-1, tokens, tokens)
     # Masked pairs get exp(-100), a denormal number, on which a CPU's matrix products are several times slower than on zero.
-    nn.functional.threshold_(probabilities, torch.finfo(probabilities.dtype).tiny, 0.0)
+    torch.threshold_(probabilities, torch.finfo(probabilities.dtype).tiny, 0.0)
     torch.bmm(probabilities.transpose(1, 2), grad, out=grads[2])
     grad_scores = torch.bmm(grad, value.transpose(1, 2))
     grad_scores = torch._softmax_backward_data(grad_scores, probabilities, -1, grad.dtype)

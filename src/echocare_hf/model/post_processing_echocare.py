@@ -17,6 +17,8 @@ from transformers.image_utils import ChannelDimension, ImageInput, PILImageResam
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
+from .post_processing_dense_echocare import DensePostProcessingMixin
+from .post_processing_points_echocare import PointPostProcessingMixin
 from .remote_code_echocare import IMAGE_PROCESSOR_AUTO_MAP, SelfContainedSaveMixin
 
 logger = logging.get_logger(__name__)
@@ -293,7 +295,9 @@ def resize_label_map(
     return result
 
 
-class EchoCareImageProcessingMixin(SelfContainedSaveMixin, BaseImageProcessor):  # type: ignore[misc]
+class EchoCareImageProcessingMixin(  # type: ignore[misc]
+    SelfContainedSaveMixin, DensePostProcessingMixin, PointPostProcessingMixin, BaseImageProcessor
+):
     """The backend-free part of `EchoCareImageProcessor` and `EchoCareImageProcessorPil`, and their defaults.
 
     The defaults are the preprocessing of the released weights: RGB, 256x256, values in [0, 1], no mean and standard
