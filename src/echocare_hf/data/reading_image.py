@@ -71,7 +71,7 @@ def _read_open_image(path: Path, image: Image.Image, every: int, max_frames: int
                 " save the pages as separate files",
             )
         still = (ImageOps.exif_transpose(image) or image) if num_frames == 1 else image
-        frames.append(_to_rgb(path, still))
+        frames.append(to_rgb(path, still))
     metadata: dict[str, Any] = {"format": "JPEG" if file_format == "MPO" else file_format, "color_mode": mode}
     metadata |= {"width": frames[0].shape[1], "height": frames[0].shape[0], "num_frames": num_frames}
     return UltrasoundRecord(
@@ -91,7 +91,7 @@ def _start_times(durations_ms: list[float | None]) -> list[float] | None:
     return starts
 
 
-def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:
+def to_rgb(path: Path, image: Image.Image) -> np.ndarray:
     """One Pillow image of any mode to uint8 `(height, width, 3)`."""
     if image.mode.startswith("I;16"):
         return grey_to_rgb(range_to_uint8(np.asarray(image), 0, 65535))
