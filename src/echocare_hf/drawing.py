@@ -1,15 +1,29 @@
-"""Pictures of what a model did: the masked image, the reconstruction, the anatomy path, and a sheet of many of these.
+"""Pictures of what the pretraining model did: the masked image, the reconstruction, the anatomy path, and a sheet of many of these.
 
-All drawing of the package happens here, with Pillow alone. A `GalleryItem` is one image and its results; `item_panels` gives
-its three small pictures, `draw_gallery` lays many items out on one sheet (for a README, a slide, a report), and
-`echocare_hf.drawing_page` makes a web page of the same items.
+A `GalleryItem` is one image and its results; `item_panels` gives its three small pictures, `draw_gallery` lays many items out on one
+sheet (for a README, a slide, a report), and `echocare_hf.drawing_page` makes a web page of the same items. Results of the task heads are
+drawn by `echocare_hf.drawing_predictions`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from echocare_hf.drawing_style import (
+    ACCENT,
+    CARD,
+    FAINT,
+    FRAME,
+    GROUND,
+    INK,
+    SOFT,
+    WARNING,
+    fit,
+    shorten,
+    text_font,
+)
 
 PANEL_NAMES = ("input", "masked", "reconstructed")
 
@@ -18,9 +32,6 @@ _GAP, _PADDING, _MARGIN = 6, 18, 28
 _BAR_WIDTH, _LINE = 150, 27
 _TEXT_HEIGHT = 34 + 3 * _LINE + 30
 
-_GROUND, _CARD, _FRAME = (244, 246, 248), (255, 255, 255), (217, 223, 229)
-_INK, _SOFT, _FAINT = (22, 33, 43), (92, 107, 120), (228, 233, 238)
-_ACCENT, _WARNING = (15, 118, 140), (176, 84, 12)
 _MASK_FILL, _MASK_LINE = (38, 50, 62), (58, 73, 88)
 
 
@@ -104,11 +115,6 @@ def item_panels(item: GalleryItem, height: int) -> list[Image.Image]:
     ]
 
 
-def fit(aspect: float, side: int) -> tuple[int, int]:
-    """Width and height of a picture of this aspect ratio (width over height) inside a square of `side` pixels."""
-    return (side, max(1, round(side / aspect))) if aspect >= 1 else (max(1, round(side * aspect)), side)
-
-
 def draw_gallery(
     items: Sequence[GalleryItem], *, title: str, subtitle: str, footer: str, columns: int = 2
 ) -> Image.Image:
@@ -149,69 +155,49 @@ def draw_gallery(
             top, column = top + card_height + _PADDING, 0
     height = top + (card_height + _PADDING if column else 0) + 46
 
-    sheet = Image.new("RGB", (width, height), _GROUND)
+    sheet = Image.new("RGB", (width, height), GROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 26), title, _INK, _font(38))
-    draw.text((_MARGIN + 1, 78), _shorten(subtitle, 21, width - 2 * _MARGIN), _SOFT, _font(21))
+    draw.text((_MARGIN, 26), title, INK, text_font(38))
+    draw.text((_MARGIN + 1, 78), shorten(subtitle, 21, width - 2 * _MARGIN), SOFT, text_font(21))
     for heading_top, heading in headings:
-        draw.text((_MARGIN + 1, heading_top + 4), heading, _ACCENT, _font(23))
+        draw.text((_MARGIN + 1, heading_top + 4), heading, ACCENT, text_font(23))
     for left, card_top, item in cards:
         _draw_card(sheet, draw, left, card_top, card_width, card_height, item)
-    draw.text((_MARGIN + 1, height - 42), _shorten(footer, 18, width - 2 * _MARGIN), _SOFT, _font(18))
+    draw.text((_MARGIN + 1, height - 42), shorten(footer, 18, width - 2 * _MARGIN), SOFT, text_font(18))
     return sheet
 
 
 def _draw_card(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, width: int, height: int, item: GalleryItem
 ) -> None:
-    draw.rounded_rectangle((left, top, left + width, top + height), 10, _CARD, _FRAME)
+    draw.rounded_rectangle((left, top, left + width, top + height), 10, CARD, FRAME)
     left, top, width = left + _PADDING, top + _PADDING, width - 2 * _PADDING
     for number, (name, panel) in enumerate(zip(PANEL_NAMES, item_panels(item, _PANEL), strict=True)):
         x = left + number * (_PANEL + _GAP)
         draw.rectangle((x, top, x + _PANEL - 1, top + _PANEL - 1), (0, 0, 0))
         sheet.paste(panel, (x + (_PANEL - panel.width) // 2, top + (_PANEL - panel.height) // 2))
-        draw.text((x, top + _PANEL + 3), name, _SOFT, _font(15))
+        draw.text((x, top + _PANEL + 3), name, SOFT, text_font(15))
     top += _PANEL + 28
-    draw.text((left, top), _shorten(item.title, 22, width // 2), _INK, _font(22))
-    details = _shorten(item.numbers, 16, width // 2 - 8)
-    draw.text((left + width, top + 5), details, _SOFT, _font(16), anchor="ra")
+    draw.text((left, top), shorten(item.title, 22, width // 2), INK, text_font(22))
+    details = shorten(item.numbers, 16, width // 2 - 8)
+    draw.text((left + width, top + 5), details, SOFT, text_font(16), anchor="ra")
     top += 34
     if not item.path:
-        draw.text((left, top + 2), "no region of the tree scores above the threshold", _SOFT, _font(18))
+        draw.text((left, top + 2), "no region of the tree scores above the threshold", SOFT, text_font(18))
     for depth, (name, score) in enumerate(item.path[:3]):
         y = top + depth * _LINE
         indent = 18 * depth
         if depth:
-            draw.line((left + indent - 11, y - 2, left + indent - 11, y + 11, left + indent - 3, y + 11), _FRAME, 2)
+            draw.line((left + indent - 11, y - 2, left + indent - 11, y + 11, left + indent - 3, y + 11), FRAME, 2)
         bar = left + width - _BAR_WIDTH - 52
-        draw.text((left + indent, y), _shorten(name, 18, bar - left - indent - 10), _INK, _font(18))
-        draw.rounded_rectangle((bar, y + 6, bar + _BAR_WIDTH, y + 17), 5, _FAINT)
-        colour = _WARNING if item.warning else _ACCENT
+        draw.text((left + indent, y), shorten(name, 18, bar - left - indent - 10), INK, text_font(18))
+        draw.rounded_rectangle((bar, y + 6, bar + _BAR_WIDTH, y + 17), 5, FAINT)
+        colour = WARNING if item.warning else ACCENT
         draw.rounded_rectangle((bar, y + 6, bar + max(10, round(_BAR_WIDTH * score)), y + 17), 5, colour)
-        draw.text((left + width, y), f"{score:.2f}", _INK, _font(18), anchor="ra")
+        draw.text((left + width, y), f"{score:.2f}", INK, text_font(18), anchor="ra")
     top += 3 * _LINE + 5
-    line, colour = (item.warning, _WARNING) if item.warning else (item.details, _SOFT)
-    draw.text((left, top), _shorten(line, 16, width), colour, _font(16))
-
-
-_fonts: dict[int, ImageFont.FreeTypeFont | ImageFont.ImageFont] = {}
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with Pillow, so that a sheet looks the same on every machine."""
-    if size not in _fonts:
-        _fonts[size] = ImageFont.load_default(size=size)
-    return _fonts[size]
-
-
-def _shorten(text: str, size: int, width: int) -> str:
-    """The text cut to a width in pixels, with three dots where something is missing."""
-    font = _font(size)
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    line, colour = (item.warning, WARNING) if item.warning else (item.details, SOFT)
+    draw.text((left, top), shorten(line, 16, width), colour, text_font(16))
 
 
 __all__ = [
