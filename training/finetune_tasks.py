@@ -35,6 +35,7 @@ from echocare_hf.metrics import (
     segmentation_metrics,
 )
 from echocare_hf.model.ellipses_echocare import ellipse_overlap, transform_ellipses
+from echocare_hf.model.keypoints_echocare import match_keypoint_pairs
 from echocare_hf.model.post_processing_echocare import resize_label_map
 
 NSD_TOLERANCE = 2.0  # pixels of the original image
@@ -479,13 +480,11 @@ class Keypoints(Task):
 
     def distance(self, prediction: np.ndarray, sample: Sample) -> tuple[float, str, np.ndarray]:
         """Mean distance, its unit, and the reference in the better order of each pair."""
-        reference = np.array(sample.keypoints, dtype=float)
         unit, scale = ("mm", np.array(sample.spacing[::-1])) if sample.spacing else ("px", np.ones(2))
-        for first, second in self.data.keypoint_pairs:
-            swapped = reference[[second, first]]
-            kept = np.linalg.norm((prediction[[first, second]] - reference[[first, second]]) * scale, axis=-1).sum()
-            if np.linalg.norm((prediction[[first, second]] - swapped) * scale, axis=-1).sum() < kept:
-                reference[[first, second]] = swapped
+        points = [
+            torch.tensor(np.array(values), dtype=torch.float64)[None] for values in (prediction, sample.keypoints)
+        ]
+        reference = match_keypoint_pairs(*points, self.data.keypoint_pairs)[0].numpy()
         return float(np.nanmean(np.linalg.norm((prediction - reference) * scale, axis=-1))), unit, reference
 
     def score(self, prediction: Any, sample: Sample) -> tuple[float, str]:

@@ -478,3 +478,10 @@ def test_wrong_arguments_give_one_clear_line(arguments, message):
     outputs = fake_outputs(torch.rand(1, 3, 2), torch.rand(1, 3), (48, 48))
     with pytest.raises(ValueError, match=message):
         Processor().post_process_keypoint_detection(outputs, **arguments)
+
+
+def test_a_pair_with_one_labelled_end_is_matched_by_that_end():
+    found = torch.tensor([[[10.0, 10.0], [50.0, 50.0]]])
+    targets = torch.tensor([[[49.0, 50.0], [math.nan, math.nan]]])
+    matched = match_keypoint_pairs(found, targets, [[0, 1]])
+    assert matched[0, 0].isnan().all() and matched[0, 1].tolist() == [49.0, 50.0]

@@ -207,7 +207,7 @@ def _better_swapped(
         given, swapped: (batch, num_keypoints), cost of each landmark in either order; NaN counts as 0.
         margins: for each pair a number or (batch,).
     """
-    gain = (given - swapped).nan_to_num()
+    gain = given.nan_to_num() - swapped.nan_to_num()
     better = torch.zeros_like(gain, dtype=torch.bool)
     for pair, margin in zip(pairs, margins, strict=True):
         better[:, list(pair)] = (gain[:, list(pair)].sum(1) > margin)[:, None]
