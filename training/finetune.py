@@ -285,7 +285,12 @@ def with_adapters(model: Any, rank: int) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ValueError("--lora_rank needs peft: pip install peft") from error
-    heads = [name for name, _ in model.named_children() if name != "echocare"]
+    heads: list[str] = []
+    for name, child in model.named_children():
+        if name != "echocare" and (list(child.parameters()) or list(child.buffers())):
+            # peft takes modules that have a forward, which a list of modules has not.
+            parts = [f"{name}.{part}" for part, _ in child.named_children()]
+            heads += parts if isinstance(child, torch.nn.ModuleList) else [name]
     layers = r"echocare\..*\.(qkv|projection|fc1|fc2|reduction)"
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, modules_to_save=heads))
 

@@ -353,9 +353,14 @@ class Detection(Task):
     best_metric = "ap75"
     threshold = 0.05  # of the predictions that metrics see
 
+    def __init__(self, data: LabelledData, processor: Any, options: Any) -> None:
+        super().__init__(data, processor, options)
+        self.oriented = any(box.angle not in (0.0, 90.0) for sample in data.samples for box in sample.boxes or ())
+        if not self.oriented:  # a rectangle that is turned is no upright one any more
+            self.augmentation = Augmentation(replace(self.augmentation.settings, rotation=0.0))
+
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        angles = {box.angle for sample in samples for box in sample.boxes or ()}
-        return {**super().config_values(samples), "oriented_boxes": not angles <= {0.0, 90.0}}
+        return {**super().config_values(samples), "oriented_boxes": self.oriented}
 
     def boxes(self, sample: Sample) -> dict[str, Tensor]:
         """Classes and ellipses in pixels of the original image."""
@@ -381,7 +386,10 @@ class Detection(Task):
         height, width = self.size
         x, y = item["boxes"][:, 0], item["boxes"][:, 1]
         inside = (x > 0) & (x < width) & (y > 0) & (y < height)  # augmentation may move a centre out of the image
-        return {"labels": {"class_labels": item["class_labels"][inside], "boxes": item["boxes"][inside]}}
+        boxes = item["boxes"][inside]
+        if not self.oriented:  # the angle of a square is rounding noise
+            boxes = torch.cat((boxes[:, :4], (boxes[:, 4:] / 90).round() % 2 * 90), 1)
+        return {"labels": {"class_labels": item["class_labels"][inside], "boxes": boxes}}
 
     def collate(self, examples: Sequence[Example]) -> Example:
         pixel_values = torch.stack([example["pixel_values"] for example in examples])
