@@ -242,6 +242,14 @@ class PreparedData(Dataset):
 # Model ----------------------------------------------------------------------------------------------------------------
 
 
+# What the configuration says of a task rather than of the encoder.
+HEAD_VALUES = (
+    *("id2label", "label2id", "problem_type", "class_weights"),
+    *("regression_mean", "regression_deviation", "regression_unit"),
+    *("num_keypoints", "keypoint_names", "keypoint_pairs", "oriented_boxes", "deep_supervision_weight"),
+)
+
+
 def load_config(arguments: FinetuneArguments) -> tuple[EchoCareConfig, str | None]:
     """The configuration to start from, and the checkpoint that has the weights; None for random ones."""
     name = arguments.model
@@ -262,6 +270,9 @@ def make_model(
     task: Task, config: EchoCareConfig, checkpoint: str | None, arguments: FinetuneArguments, train: Sequence[Sample]
 ) -> Any:
     """The task's head on the checkpoint's encoder."""
+    usual = EchoCareConfig()
+    for name in HEAD_VALUES:  # what a checkpoint's former task has left there
+        setattr(config, name, getattr(usual, name))
     for name, value in task.config_values(train).items():
         setattr(config, name, value)
     config.image_size = list(task.size) if task.size[0] != task.size[1] else task.size[0]
@@ -639,6 +650,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         task, arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
         finetune(task, arguments)
+    except ModuleNotFoundError as error:
+        print(f'error: {error}; install what is missing with pip install -e ".[all]"', file=sys.stderr)
+        return 2
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -151,6 +151,8 @@ def test_the_encoder_comes_from_another_task(discs, tmp_path):
         "true",
     ]
     assert finetune.main(["segmentation", *options, *EXTRA["segmentation"]]) == 0
+    config = json.loads((second / "config.json").read_text())
+    assert config.get("class_weights") is None and config["id2label"] == {"0": "background", "1": "disc"}
     models = [finetune.transformers.AutoModel.from_pretrained(folder) for folder in (first, second)]
     for (name, before), after in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         if name != "embeddings.mask_token":
