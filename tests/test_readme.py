@@ -3,16 +3,34 @@
 import re
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from echocare_hf import EchoCareConfig, EchoCareForSemanticSegmentation, EchoCareImageProcessorPil
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
 def test_the_python_example_runs(capsys):
     """The block is at most fifteen lines of code, and prints the shapes it promises."""
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    block = BLOCKS[0]
     assert sum(bool(line.strip()) for line in block.splitlines()) <= 15
     exec(compile(block, "README.md", "exec"), {})
     assert "(1, 3, 128, 128)" in capsys.readouterr().out
+
+
+def test_a_fine_tuned_folder_runs_in_the_pipeline(tmp_path, monkeypatch):
+    config = EchoCareConfig.preset("tiny", num_labels=2)
+    EchoCareForSemanticSegmentation(config).save_pretrained(tmp_path / "lesions")
+    EchoCareImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "lesions")
+    Image.fromarray(np.full((80, 100), 90, np.uint8)).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    (block,) = BLOCKS[1:]
+    exec(compile(block, "README.md", "exec"), {})
 
 
 def test_it_opens_with_a_picture_and_every_local_link_leads_somewhere():
