@@ -26,13 +26,9 @@ from echocare_hf.model.ellipses_echocare import (
 )
 from echocare_hf.model.encoder_echocare import EchoCareModel
 from echocare_hf.model.image_processing_pil_echocare import EchoCareImageProcessorPil
-from echocare_hf.model.post_processing_points_echocare import PointPostProcessingMixin, find_objects
+from echocare_hf.model.post_processing_points_echocare import find_objects
 
 both_decoders = pytest.mark.parametrize("decoder", ["light", "unetr"])
-
-
-class Processor(EchoCareImageProcessorPil, PointPostProcessingMixin):
-    """The PIL processor with the post-processing under test."""
 
 
 def small_config(**overrides) -> EchoCareConfig:
@@ -142,7 +138,7 @@ def test_overfits_one_batch(decoder):
     assert losses[-1] < 0.1 * losses[0]
     with torch.inference_mode():
         outputs = model.eval()(images)
-    found = Processor().post_process_oriented_detection(outputs, threshold=0.5)
+    found = EchoCareImageProcessorPil().post_process_oriented_detection(outputs, threshold=0.5)
     assert [len(entry["boxes"]) for entry in found] == [2, 2, 0]
     assert average_precision(found, LABELS, overlap=0.75) == 1.0
 
@@ -432,7 +428,7 @@ BOX = (50.0, 30.0, 30.0, 14.0, 25.0)
 @pytest.mark.parametrize("mode", ["squash", "pad"])
 @pytest.mark.parametrize("size", [(64, 96), (301, 200), (90, 333)])
 def test_objects_return_to_the_original_image(mode, size):
-    processor = Processor(size={"height": 64, "width": 96}, resize_mode=mode)
+    processor = EchoCareImageProcessorPil(size={"height": 64, "width": 96}, resize_mode=mode)
     geometry = processor.resize_geometry(*size)
     (found,) = processor.post_process_oriented_detection(fake_outputs([(0.9, 1, BOX)]), 0.5, [size])
     points = geometry.to_original(outline(BOX))
@@ -449,17 +445,17 @@ def test_objects_return_to_the_original_image(mode, size):
 
 
 def test_a_call_with_its_own_size_is_followed():
-    processor = Processor(size={"height": 256, "width": 256})
+    processor = EchoCareImageProcessorPil(size={"height": 256, "width": 256})
     (found,) = processor.post_process_oriented_detection(fake_outputs([(0.9, 0, BOX)]), 0.5, [(128, 192)])
     torch.testing.assert_close(found["boxes"][0], torch.tensor([100.0, 60, 60, 28, 25]), atol=1e-3, rtol=0)
 
 
 def test_without_target_sizes_objects_are_in_pixels_of_the_input():
     outputs = fake_outputs([(0.9, 0, BOX), (0.7, 1, (93.0, 2.0, 20.0, 10.0, 90.0))])
-    (found,) = Processor().post_process_oriented_detection(outputs)
+    (found,) = EchoCareImageProcessorPil().post_process_oriented_detection(outputs)
     torch.testing.assert_close(found["boxes"], torch.tensor([BOX, (93.0, 2.0, 20.0, 10.0, 90.0)]))
     assert "circumference_mm" not in found
-    (upright,) = Processor().post_process_object_detection(outputs)
+    (upright,) = EchoCareImageProcessorPil().post_process_object_detection(outputs)
     torch.testing.assert_close(upright["boxes"][0], ellipse_bounds(torch.tensor(BOX)))
     torch.testing.assert_close(upright["boxes"][1], torch.tensor([88.0, 0.0, 96.0, 12.0]))  # cut at the edges
 
@@ -477,7 +473,7 @@ def test_without_target_sizes_objects_are_in_pixels_of_the_input():
 )
 def test_millimetres(spacing, rows_and_columns):
     outputs = fake_outputs([(0.9, 0, BOX)], batch=2)
-    results = Processor().post_process_oriented_detection(outputs, spacing=spacing)
+    results = EchoCareImageProcessorPil().post_process_oriented_detection(outputs, spacing=spacing)
     for found, pixel in zip(results, rows_and_columns, strict=True):
         if pixel is None:
             assert not any(name.endswith("_mm") for name in found)
@@ -535,12 +531,12 @@ def test_at_most_a_hundred_objects():
 )
 def test_wrong_arguments_give_one_clear_line(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Processor().post_process_oriented_detection(fake_outputs([(0.9, 0, BOX)]), **arguments)
+        EchoCareImageProcessorPil().post_process_oriented_detection(fake_outputs([(0.9, 0, BOX)]), **arguments)
 
 
 def test_the_stock_pipeline():
     model = small_model(id2label={0: "thorax", 1: "heart"}).eval()
-    processor = Processor(size={"height": 48, "width": 48})
+    processor = EchoCareImageProcessorPil(size={"height": 48, "width": 48})
     detect = pipeline("object-detection", model=model, image_processor=processor, device="cpu")
     image = PIL.Image.fromarray((drawn(LABELS[:1])[0].permute(1, 2, 0) * 255).byte().numpy()).resize((80, 60))
     with torch.no_grad():  # so that every place of the first class is found, and none of the second

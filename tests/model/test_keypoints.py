@@ -20,15 +20,10 @@ from echocare_hf.model.keypoints_echocare import (
     read_heatmaps,
     target_spread,
 )
-from echocare_hf.model.post_processing_points_echocare import PointPostProcessingMixin
 
 NAN = float("nan")
 
 both_decoders = pytest.mark.parametrize("decoder", ["light", "unetr"])
-
-
-class Processor(EchoCareImageProcessorPil, PointPostProcessingMixin):
-    """The PIL processor with the post-processing under test."""
 
 
 def small_config(**overrides) -> EchoCareConfig:
@@ -113,7 +108,7 @@ def test_overfits_one_batch(decoder):
     assert losses[-1] < 0.1 * losses[0]
     with torch.inference_mode():
         outputs = model.eval()(drawn())
-    found = Processor().post_process_keypoint_detection(outputs)
+    found = EchoCareImageProcessorPil().post_process_keypoint_detection(outputs)
     error = (torch.stack([entry["keypoints"] for entry in found]) - LABELS[..., :2]).norm(dim=-1)
     assert float(error[LABELS[..., 2] > 0].max()) < 1.0  # half a place of the light decoder's map
     visible = torch.stack([entry["visible"] for entry in found])
@@ -445,7 +440,7 @@ def fake_outputs(keypoints: torch.Tensor, scores: torch.Tensor, input_size: tupl
 
 @pytest.mark.parametrize("mode", ["squash", "pad"])
 def test_landmarks_return_to_the_original_image(mode):
-    processor = Processor(size={"height": 64, "width": 96}, resize_mode=mode)
+    processor = EchoCareImageProcessorPil(size={"height": 64, "width": 96}, resize_mode=mode)
     sizes = [(301, 200), (90, 333)]
     points = torch.rand(2, 4, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([200.0, 90.0])
     in_input = torch.stack(
@@ -477,7 +472,7 @@ def test_landmarks_return_to_the_original_image(mode):
 def test_wrong_arguments_give_one_clear_line(arguments, message):
     outputs = fake_outputs(torch.rand(1, 3, 2), torch.rand(1, 3), (48, 48))
     with pytest.raises(ValueError, match=message):
-        Processor().post_process_keypoint_detection(outputs, **arguments)
+        EchoCareImageProcessorPil().post_process_keypoint_detection(outputs, **arguments)
 
 
 def test_a_pair_with_one_labelled_end_is_matched_by_that_end():

@@ -27,7 +27,7 @@ from .ellipses_echocare import (
     gaussian_divergence,
     log_to_ellipse,
 )
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel
+from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 from .layers_echocare import channel_layer_norm, conv_channels_last
 
 # Pixels per place of the heat map, at least: what lies between the places is the regression's.
@@ -344,17 +344,14 @@ class EchoCareForObjectDetection(EchoCarePreTrainedModel):
         >>> outputs.logits.shape, outputs.pred_boxes.shape
         (torch.Size([1, 1, 32, 32]), torch.Size([1, 1, 32, 32, 5]))
         ```"""
-        output_hidden_states = kwargs.pop("output_hidden_states", None)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        outputs = self.echocare(pixel_values, output_hidden_states=True, **kwargs)
+        outputs, encoder_maps = encode_with_maps(self.echocare, pixel_values, **kwargs)
         assert pixel_values is not None  # the encoder has checked
         height, width = pixel_values.shape[-2:]
         if labels is not None:
             check_detection_labels(
                 labels, len(pixel_values), self.detection_head.num_labels, (height, width), self.config.oriented_boxes
             )
-        feature_maps = self.detection_decoder(pixel_values, outputs.reshaped_hidden_states)
+        feature_maps = self.detection_decoder(pixel_values, encoder_maps)
         logits, logs = self.detection_head(feature_maps, (height, width))
 
         heatmap_loss = shape_loss = loss = None
@@ -368,9 +365,9 @@ class EchoCareForObjectDetection(EchoCarePreTrainedModel):
             input_sizes=torch.tensor([[height, width]], device=logits.device).expand(len(logits), 2),
             heatmap_loss=heatmap_loss,
             shape_loss=shape_loss,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            reshaped_hidden_states=outputs.reshaped_hidden_states if output_hidden_states else None,
+            reshaped_hidden_states=outputs.reshaped_hidden_states,
         )
 
 

@@ -227,6 +227,33 @@ class EchoCareModel(EchoCarePreTrainedModel):
         )
 
 
+def encode_with_maps(
+    encoder: EchoCareModel, pixel_values: Tensor | None, **kwargs
+) -> tuple[EchoCareModelOutput, tuple[Tensor, ...]]:
+    """Runs the encoder for a head that needs every feature map.
+
+    Args:
+        pixel_values: (batch, num_channels, height, width).
+        kwargs: handed to the encoder.
+
+    Returns:
+        The encoder's output, with hidden states only where the caller or the configuration asks for them; and all feature maps
+        `stem, stage1, ...`, each (batch, channels, height, width).
+    """
+    wanted = kwargs.pop("output_hidden_states", None)
+    if wanted is None:
+        wanted = encoder.config.output_hidden_states
+    outputs = encoder(pixel_values, output_hidden_states=True, **kwargs)
+    feature_maps = outputs.reshaped_hidden_states
+    if not wanted:
+        outputs = EchoCareModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=outputs.pooler_output,
+            attentions=outputs.attentions,
+        )
+    return outputs, feature_maps
+
+
 @auto_docstring(custom_intro="The EchoCare encoder as a backbone for detection and segmentation frameworks.")
 class EchoCareBackbone(BackboneMixin, EchoCarePreTrainedModel):  # type: ignore[misc]
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
@@ -265,4 +292,4 @@ class EchoCareBackbone(BackboneMixin, EchoCarePreTrainedModel):  # type: ignore[
         )
 
 
-__all__ = ["EchoCareBackbone", "EchoCareModel", "EchoCarePreTrainedModel"]
+__all__ = ["EchoCareBackbone", "EchoCareModel", "EchoCarePreTrainedModel", "encode_with_maps"]

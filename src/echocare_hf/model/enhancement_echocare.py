@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_echocare import EchoCareConfig
 from .decoder_echocare import EchoCareDenseDecoder
 from .dense_losses_echocare import structural_similarity
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel
+from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 from .kernels_echocare import LEAKY_SLOPE
 from .label_losses_echocare import at_least_float32
 
@@ -141,12 +141,9 @@ class EchoCareForImageToImage(EchoCarePreTrainedModel):
         >>> outputs.reconstruction.shape
         torch.Size([2, 3, 128, 128])
         ```"""
-        wants_hidden_states = kwargs.pop("output_hidden_states", None)
-        if wants_hidden_states is None:
-            wants_hidden_states = self.config.output_hidden_states
-        outputs = self.echocare(pixel_values, output_hidden_states=True, **kwargs)
+        outputs, encoder_maps = encode_with_maps(self.echocare, pixel_values, **kwargs)
         assert pixel_values is not None  # the encoder has checked
-        maps = self.enhancement_decoder(pixel_values, outputs.reshaped_hidden_states)
+        maps = self.enhancement_decoder(pixel_values, encoder_maps)
         reconstruction = pixel_values + self.enhancement_head(pixel_values, maps[0])
 
         loss = l1_loss = ssim_loss = None
@@ -158,9 +155,9 @@ class EchoCareForImageToImage(EchoCarePreTrainedModel):
             reconstruction=reconstruction,
             l1_loss=l1_loss,
             ssim_loss=ssim_loss,
-            hidden_states=outputs.hidden_states if wants_hidden_states else None,
+            hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            reshaped_hidden_states=outputs.reshaped_hidden_states if wants_hidden_states else None,
+            reshaped_hidden_states=outputs.reshaped_hidden_states,
         )
 
 

@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_echocare import EchoCareConfig
 from .decoder_echocare import EchoCareDenseDecoder
 from .detection_echocare import place_centres
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel
+from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 
 # Standard deviation of the Gaussian that a heat map shall show, as a share of the longer image side (one place at least).
 TARGET_SPREAD = 0.02
@@ -374,16 +374,13 @@ class EchoCareForKeypointDetection(EchoCarePreTrainedModel):
         >>> outputs.keypoints.shape, outputs.heatmaps.shape
         (torch.Size([1, 2, 2]), torch.Size([1, 2, 64, 64]))
         ```"""
-        output_hidden_states = kwargs.pop("output_hidden_states", None)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        outputs = self.echocare(pixel_values, output_hidden_states=True, **kwargs)
+        outputs, encoder_maps = encode_with_maps(self.echocare, pixel_values, **kwargs)
         assert pixel_values is not None  # the encoder has checked
         height, width = pixel_values.shape[-2:]
         if labels is not None:
             check_keypoint_labels(labels, (len(pixel_values), self.config.num_keypoints), (height, width))
-        feature_map = self.keypoint_decoder(pixel_values, outputs.reshaped_hidden_states)[0]
-        log_maps, visibility_logits = self.keypoint_head(feature_map, outputs.last_hidden_state.mean(1))
+        feature_map = self.keypoint_decoder(pixel_values, encoder_maps)[0]
+        log_maps, visibility_logits = self.keypoint_head(feature_map, outputs.last_hidden_state.mean(1))  # type: ignore[union-attr]
 
         stride, pairs = self.keypoint_head.stride, self.config.keypoint_pairs or []
         heatmap_loss = coordinate_loss = visibility_loss = loss = None
@@ -406,9 +403,9 @@ class EchoCareForKeypointDetection(EchoCarePreTrainedModel):
             heatmap_loss=heatmap_loss,
             coordinate_loss=coordinate_loss,
             visibility_loss=visibility_loss,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            reshaped_hidden_states=outputs.reshaped_hidden_states if output_hidden_states else None,
+            reshaped_hidden_states=outputs.reshaped_hidden_states,
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_echocare import EchoCareConfig
-from .encoder_echocare import EchoCareModel, EchoCareModelOutput
+from .encoder_echocare import EchoCareModel, EchoCareModelOutput, encode_with_maps
 
 # Least share of a training batch in the running statistics. The first batches count equally: 1, 1/2, 1/3, ...
 MOMENTUM = 0.1
@@ -38,14 +38,8 @@ def pooled_features(
     if encoder.config.classifier_pooling == "last":
         outputs = encoder(pixel_values, **kwargs)
         return outputs.pooler_output, outputs
-    wanted = kwargs.pop("output_hidden_states", None)
-    if wanted is None:
-        wanted = encoder.config.output_hidden_states
-    outputs = encoder(pixel_values, output_hidden_states=True, **kwargs)
-    maps = outputs.hidden_states  # each (batch, places, channels)
-    features = torch.cat([*(m.mean(1) for m in maps), *(m.amax(1) for m in maps)], -1)
-    if not wanted:
-        outputs = EchoCareModelOutput(pooler_output=outputs.pooler_output, attentions=outputs.attentions)
+    outputs, maps = encode_with_maps(encoder, pixel_values, **kwargs)
+    features = torch.cat([*(m.mean((2, 3)) for m in maps), *(m.amax((2, 3)) for m in maps)], -1)
     return features, outputs
 
 

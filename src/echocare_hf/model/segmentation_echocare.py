@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_echocare import EchoCareConfig
 from .decoder_echocare import EchoCareDenseDecoder
 from .dense_losses_echocare import coarser_labels, segmentation_losses
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel
+from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 from .label_losses_echocare import at_least_float32, class_weight_tensor
 
 
@@ -105,12 +105,9 @@ class EchoCareForSemanticSegmentation(EchoCarePreTrainedModel):
         >>> outputs.logits.shape
         torch.Size([2, 3, 128, 128])
         ```"""
-        wants_hidden_states = kwargs.pop("output_hidden_states", None)
-        if wants_hidden_states is None:
-            wants_hidden_states = self.config.output_hidden_states
-        outputs = self.echocare(pixel_values, output_hidden_states=True, **kwargs)
+        outputs, encoder_maps = encode_with_maps(self.echocare, pixel_values, **kwargs)
         assert pixel_values is not None  # the encoder has checked
-        maps = self.segmentation_decoder(pixel_values, outputs.reshaped_hidden_states)
+        maps = self.segmentation_decoder(pixel_values, encoder_maps)
         height, width = pixel_values.shape[-2:]
         logits = self.segmentation_head(maps[0])  # (batch, num_labels, height / stride, width / stride)
         stride = self.segmentation_decoder.strides[0]
@@ -130,9 +127,9 @@ class EchoCareForSemanticSegmentation(EchoCarePreTrainedModel):
             cross_entropy_loss=cross_entropy_loss,
             dice_loss=dice_loss,
             deep_supervision_loss=deep_supervision_loss,
-            hidden_states=outputs.hidden_states if wants_hidden_states else None,
+            hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            reshaped_hidden_states=outputs.reshaped_hidden_states if wants_hidden_states else None,
+            reshaped_hidden_states=outputs.reshaped_hidden_states,
         )
 
     def _losses(
