@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from echocare_hf import EchoCareConfig, finetuning
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 import finetune
-import finetune_tasks
 
 SIDE = 48
 SMALL = ["--image_size", "32", "--batch_size", "4", "--epochs", "2", "--bf16", "false", "--model", "tiny"]
@@ -77,14 +78,14 @@ def test_every_task_makes_a_folder_that_a_pipeline_runs(task, discs, tmp_path):
     record = json.loads((output / "metrics.json").read_text())
     assert sum(record["groups"].values()) == 12 and sum(record["samples"].values()) == 24
     assert all(record["samples"][part] == 2 * groups >= 2 for part, groups in record["groups"].items())
-    metric = finetune_tasks.TASKS[task].best_metric
+    metric = finetune.TASKS[task].best_metric
     assert {"loss", metric} <= set(record["test"]) and record["epochs"] == 2
     card = (output / "README.md").read_text()
     assert "license: apache-2.0" in card and f"| {metric} |" in card and str(tmp_path) not in card
     assert Image.open(output / "predictions.png").width > 300
 
     # The stock pipelines, and ours for the tasks that transformers has none for.
-    run = pipeline(finetune_tasks.TASKS[task].pipeline_tag, model=str(output))
+    run = pipeline(finetune.TASKS[task].pipeline_tag, model=str(output))
     result = run(str(discs / "images/00.png"))
     if task == "enhancement":
         assert result.size == (SIDE, SIDE)
@@ -121,7 +122,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(discs, tmp_path, mon
 
     cut = [*arguments, "--output", str(tmp_path / "cut")]
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.Progress, "on_save", stop_after_the_first_epoch)
+        patch.setattr(finetuning.Progress, "on_save", stop_after_the_first_epoch)
         assert finetune.main(cut) == 130
     assert not (tmp_path / "cut").exists() and (tmp_path / "cut.partial").is_dir()
 
@@ -170,10 +171,10 @@ def test_low_rank_adapters_are_merged_into_a_plain_checkpoint(discs, tmp_path):
 
 
 def test_learning_rates_fall_from_the_head_down(discs):
-    config = finetune.EchoCareConfig.preset("tiny", num_labels=2)
+    config = EchoCareConfig.preset("tiny", num_labels=2)
     model = finetune.transformers.AutoModelForImageClassification.from_config(config)
     arguments = finetune.FinetuneArguments(learning_rate=1.0)
-    groups = finetune.parameter_groups(model, config.depths, arguments, decay=0.5)
+    groups = finetuning.parameter_groups(model, config.depths, arguments, decay=0.5)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     by_name = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
@@ -239,7 +240,7 @@ def test_lack_of_memory_is_told_with_a_batch_size_to_try(discs, tmp_path, monkey
             "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
         )
 
-    monkeypatch.setattr(finetune.TaskTrainer, "training_step", out_of_memory)
+    monkeypatch.setattr(finetuning.TaskTrainer, "training_step", out_of_memory)
     arguments = ["classification", "--data", str(discs), "--label", "label", "--output", str(tmp_path / "out"), *SMALL]
     assert finetune.main(arguments) == 2
     assert "--batch_size 2 --accumulation 2" in capsys.readouterr().err

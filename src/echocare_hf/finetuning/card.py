@@ -1,4 +1,4 @@
-"""The card (README.md) of a folder that `finetune.py` made: what it was trained on, what it scored, how to load it."""
+"""The card (README.md) of a folder that fine-tuning made: what it was trained on, what it scored, how to load it."""
 
 from pathlib import Path
 from typing import Any

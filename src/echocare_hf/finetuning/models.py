@@ -1,0 +1,124 @@
+"""The model of a task from a checkpoint's encoder, and how fast each part of it learns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from echocare_hf import EchoCareConfig, EchoCareImageProcessorPil
+from echocare_hf.data.labelled import Sample
+
+from .arguments import FinetuneArguments
+from .tasks import Task
+
+PRESETS = ("tiny", "base", "large")  # random weights; "echocare-tiny" is the checkpoint that ships
+
+# What the configuration says of a task rather than of the encoder.
+HEAD_VALUES = (
+    *("id2label", "label2id", "problem_type", "class_weights"),
+    *("regression_mean", "regression_deviation", "regression_unit"),
+    *("num_keypoints", "keypoint_names", "keypoint_pairs", "oriented_boxes", "deep_supervision_weight"),
+)
+
+
+def load_config(arguments: FinetuneArguments) -> tuple[EchoCareConfig, str | None]:
+    """The configuration to start from, and the checkpoint that has the weights; None for random ones."""
+    name = arguments.model
+    if name in PRESETS:
+        return EchoCareConfig.preset(name), None
+    if name == "echocare-tiny":
+        print(
+            "echocare-tiny has no trained weights in this version: the tiny preset starts from random ones", flush=True
+        )
+        return EchoCareConfig.preset("tiny"), None
+    config = transformers.AutoConfig.from_pretrained(name)
+    if not isinstance(config, EchoCareConfig):
+        raise ValueError(f"{name}: is a {config.model_type} checkpoint; --model takes an EchoCare one")
+    return config, name
+
+
+def make_model(
+    task: Task, config: EchoCareConfig, checkpoint: str | None, arguments: FinetuneArguments, train: Sequence[Sample]
+) -> Any:
+    """The task's head on the checkpoint's encoder."""
+    usual = EchoCareConfig()
+    for name in HEAD_VALUES:  # what a checkpoint's former task has left there
+        setattr(config, name, getattr(usual, name))
+    for name, value in task.config_values(train).items():
+        setattr(config, name, value)
+    config.image_size = list(task.size) if task.size[0] != task.size[1] else task.size[0]
+    if arguments.drop_path is not None:
+        config.drop_path_rate = arguments.drop_path
+    auto_class = getattr(transformers, task.auto_class)
+    if checkpoint is None:
+        model = auto_class.from_config(config)
+    else:
+        model = auto_class.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True)
+    if arguments.lora_rank:
+        return with_adapters(model, arguments.lora_rank)
+    if arguments.freeze_encoder:
+        model.echocare.requires_grad_(False)
+    return model
+
+
+def with_adapters(model: Any, rank: int) -> Any:
+    """Low-rank adapters in the linear layers of the encoder; the head is trained whole (LoRA, Hu et al. 2021)."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ValueError("--lora_rank needs peft: pip install peft") from error
+    heads: list[str] = []
+    for name, child in model.named_children():
+        if name != "echocare" and (list(child.parameters()) or list(child.buffers())):
+            # peft takes modules that have a forward, which a list of modules has not.
+            parts = [f"{name}.{part}" for part, _ in child.named_children()]
+            heads += parts if isinstance(child, torch.nn.ModuleList) else [name]
+    layers = r"echocare\..*\.(qkv|projection|fc1|fc2|reduction)"
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, modules_to_save=heads))
+
+
+def layer_of(name: str, depths: Sequence[int]) -> int:
+    """How far up in the model a parameter stands: 0 for the embeddings, then one for each block, highest for the head."""
+    total = sum(depths) + 1
+    if "echocare.embeddings" in name:
+        return 0
+    if "echocare.encoder.stages." not in name:
+        return total
+    place = name.split("echocare.encoder.stages.")[1].split(".")
+    below = 1 + sum(depths[: int(place[0])])
+    if place[1] == "blocks":
+        return below + int(place[2])
+    return below if place[1] == "conv_block" else below + depths[int(place[0])] - 1
+
+
+def parameter_groups(
+    model: torch.nn.Module, depths: Sequence[int], arguments: FinetuneArguments, decay: float
+) -> list[dict[str, Any]]:
+    """Parameters by learning rate and weight decay: lower layers learn more slowly; biases, norms and tables do not decay."""
+    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
+    top = sum(depths) + 1
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim < 2 or "relative_position_bias_table" in name or "mask_token" in name
+            groups.setdefault((layer_of(name, depths), plain), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": arguments.learning_rate * decay ** (top - layer),
+            "weight_decay": 0.0 if plain else arguments.weight_decay,
+        }
+        for (layer, plain), parameters in sorted(groups.items(), key=lambda group: group[0])
+    ]
+
+
+def make_processor(config: EchoCareConfig, checkpoint: str | None, arguments: FinetuneArguments) -> Any:
+    """The checkpoint's image processor, or a new one, with the size that is asked for."""
+    side = arguments.image_size or config.image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    size = {"height": height, "width": width}
+    if checkpoint is None:
+        return EchoCareImageProcessorPil(size=size, resize_mode=arguments.resize_mode)
+    processor = EchoCareImageProcessorPil.from_pretrained(checkpoint)
+    processor.size, processor.resize_mode = transformers.image_utils.SizeDict(**size), arguments.resize_mode
+    return processor
