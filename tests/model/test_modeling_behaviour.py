@@ -88,7 +88,7 @@ def test_feature_maps_double_in_channels_and_halve_in_size():
 
 
 @pytest.mark.parametrize("height, width", [(96, 96), (230, 245), (256, 192), (512, 512), (8, 8), (9, 300)])
-@pytest.mark.parametrize("decoder_type", ["conv_upsample", "pixel_shuffle"])
+@pytest.mark.parametrize("decoder_type", ["conv_upsample", "pixel_shuffle", "multi_scale"])
 def test_any_size_of_image(height, width, decoder_type):
     config = small_config(
         depths=[1, 2, 1, 1], num_heads=[1, 2, 4, 8], embed_dim=8, window_size=8, decoder_type=decoder_type
@@ -177,7 +177,7 @@ def test_the_loss_is_the_weighted_sum_of_what_is_given(images, mask):
     assert neither.loss is None
 
 
-@pytest.mark.parametrize("decoder_type", ["conv_upsample", "pixel_shuffle"])
+@pytest.mark.parametrize("decoder_type", ["conv_upsample", "pixel_shuffle", "multi_scale"])
 def test_every_parameter_learns_from_the_pretraining_loss(images, mask, decoder_type):
     model = small_model(decoder_type=decoder_type).train()
     for name, gradient in gradients(model, images, mask, LABELS).items():
@@ -338,8 +338,8 @@ class LowRankLinear(nn.Linear):
     def __init__(self, base: nn.Linear):
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
-        self.down = nn.Parameter(torch.randn(2, base.in_features))
-        self.up = nn.Parameter(torch.randn(base.out_features, 2))
+        self.down = nn.Parameter(0.3 * torch.randn(2, base.in_features))
+        self.up = nn.Parameter(0.3 * torch.randn(base.out_features, 2))
 
     def forward(self, values):
         return super().forward(values) + values @ self.down.t() @ self.up.t()
@@ -510,7 +510,7 @@ def tree(ids=("a", "b"), names=("A", "B"), parents=(-1, 0)) -> dict:
         ({"depths": [0, 2]}, "at least one block in every stage"),
         ({"num_heads": [3, 4]}, "stage 1 has 16 channels, which 3 heads do not divide"),
         ({"num_heads": [2, 0]}, "stage 2 has 32 channels, which 0 heads do not divide"),
-        ({"decoder_type": "unet"}, "'conv_upsample' or 'pixel_shuffle', got 'unet'"),
+        ({"decoder_type": "unet"}, "'conv_upsample', 'pixel_shuffle' or 'multi_scale', got 'unet'"),
         ({"mask_unit_size": 9}, "must be a multiple of `patch_size`"),
         ({"mask_ratio": 1.5}, "`mask_ratio` must lie between 0 and 1"),
         ({"patch_size": 0}, "`patch_size` must be at least 1"),

@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_heads": [2, 4, 8, 16],
         "window_size": 8,
         "dense_decoder_type": "light",
-        "dense_hidden_size": 48,
+        "dense_hidden_size": 64,
         "temporal_hidden_size": 128,
         "classifier_pooling": "all",
     },
@@ -69,7 +69,8 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         Share of the units that are masked in pretraining, 0 to 1.
     decoder_type (`str`, *optional*, defaults to `"conv_upsample"`):
         Image decoder of the pretraining model: `"conv_upsample"` (3x3 convolution, instance norm, leaky ReLU, 2x bilinear, as
-        released) or `"pixel_shuffle"` (1x1 convolution and pixel shuffle, as in SimMIM).
+        released), `"pixel_shuffle"` (1x1 convolution and pixel shuffle, as in SimMIM) or `"multi_scale"` (reads every map, for images that
+        leave the last one few pixels).
     anatomy_tree (`dict`, *optional*):
         The anatomy tree the model was trained with: `ids`, `names` and `parents` (index of each node's parent, -1 for a
         root), three lists of equal length. Defaults to the tree of the package.
@@ -271,8 +272,10 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("mask_ratio", "drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}")
-        if self.decoder_type not in ("conv_upsample", "pixel_shuffle"):
-            raise ValueError(f"`decoder_type` is 'conv_upsample' or 'pixel_shuffle', got {self.decoder_type!r}")
+        if self.decoder_type not in ("conv_upsample", "pixel_shuffle", "multi_scale"):
+            raise ValueError(
+                f"`decoder_type` is 'conv_upsample', 'pixel_shuffle' or 'multi_scale', got {self.decoder_type!r}"
+            )
 
     def validate_anatomy_tree(self):
         """The tree's three lists fit together, ids are unique, and every parent stands before its children."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .configuration_echocare import EchoCareConfig
-from .layers_echocare import conv_channels_last, norm_activation
+from .layers_echocare import conv_channels_last, keep_variance, norm_activation
 
 
 def _upsample(feature_map: Tensor, size: tuple[int, int], factor: int) -> Tensor:
@@ -80,52 +80,69 @@ class EchoCareUnetrDecoder(nn.Module):
 
 
 class EchoCarePyramidDecoder(nn.Module):
-    """A feature pyramid: 1x1 convolutions bring every map to `dense_hidden_size` channels, then from the last map up, each is
-    doubled in size, added to the next finer and passed through a 3x3 convolution.
+    """A small convolutional U-Net that takes in the encoder's maps on its way down.
 
-    Patches of 4 pixels and more are too coarse for outlines, so strided convolutions of the image add levels down to stride 2.
+    Down to stride 16, strided convolutions of the image make maps of their own, to which 1x1 convolutions of the encoder's maps are added;
+    coarser levels are the encoder's alone. Then from the last map up, each is brought to the channels of the next finer by a 1x1
+    convolution, doubled in size, added to it and passed through a residual block. Channels are `dense_hidden_size` from stride 8 on, half
+    of it at stride 4 and a quarter at stride 2.
 
-    Source: Lin et al., Feature Pyramid Networks.
+    The convolutions see what patches of 4 pixels and more are too coarse for, and learn it from few images.
+
+    Source: Chen et al. 2023, Vision Transformer Adapter (the spatial prior beside a transformer); Lin et al. 2017, Feature Pyramid
+    Networks.
     """
 
     def __init__(self, config: EchoCareConfig) -> None:
         super().__init__()
+        first = 2 if config.patch_size % 2 == 0 else config.patch_size
+        self.strides = [first]
+        while self.strides[-1] < config.output_stride:
+            self.strides.append(self.strides[-1] * 2)
         width = config.dense_hidden_size
-        strides = [config.patch_size]
-        while strides[0] > 2 and strides[0] % 2 == 0:
-            strides.insert(0, strides[0] // 2)
-        details = len(strides) - 1
-        self.strides = strides + [config.patch_size * 2**index for index in range(1, config.num_layers + 1)]
-        self.channels = [width] * len(self.strides)
-        inputs = [config.num_channels] + [width] * max(details - 1, 0)
+        self.channels = [max(width // max(8 // stride, 1), 8) for stride in self.strides]
+        self.first_map = self.strides.index(config.patch_size)
+        details = sum(stride <= 16 for stride in self.strides)
+        inputs = [config.num_channels, *self.channels]
         self.details = nn.ModuleList(
-            nn.Conv2d(inputs[index], width, 3, stride=strides[0] if index == 0 else 2, padding=1, bias=False)
-            for index in range(details)
+            nn.Conv2d(inputs[level], self.channels[level], 3, stride=2 if level else first, padding=1, bias=False)
+            for level in range(details)
         )
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in config.stage_channels)
-        for lateral, channels in zip(self.laterals, config.stage_channels, strict=True):
-            # No norm follows these convolutions: they keep the variance of the normalised maps themselves.
-            lateral.initializer_std = channels**-0.5
-        self.blocks = nn.ModuleList(
-            nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(len(self.strides) - 1)
+        self.detail_blocks = nn.ModuleList(
+            EchoCareResidualBlock(channels, channels) for channels in self.channels[1:details]
         )
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 1)
+            for inputs, outputs in zip(config.stage_channels, self.channels[self.first_map :], strict=True)
+        )
+        self.reductions = nn.ModuleList(
+            nn.Conv2d(coarse, fine, 1, bias=False) for fine, coarse in pairwise(self.channels)
+        )
+        self.blocks = nn.ModuleList(EchoCareResidualBlock(channels, channels) for channels in self.channels[:-1])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Image and maps, (batch, height, width, channels), finest first, to the decoded maps in the same order."""
-        hidden = maps[0]
-        levels = []
-        for detail in self.details:
-            hidden = norm_activation(conv_channels_last(detail, hidden))  # type: ignore[arg-type]
+        hidden, levels = maps[0], []
+        for level in range(len(self.strides)):
+            lateral = None
+            if level >= self.first_map:
+                index = level - self.first_map
+                lateral = conv_channels_last(self.laterals[index], maps[index + 1])  # type: ignore[arg-type]
+            if level < len(self.details):
+                hidden = norm_activation(conv_channels_last(self.details[level], hidden))  # type: ignore[arg-type]
+                if lateral is not None:
+                    hidden = hidden + lateral
+                if level > 0:
+                    hidden = self.detail_blocks[level - 1](hidden)
+            else:
+                assert lateral is not None
+                hidden = lateral
             levels.append(hidden)
-        levels += [
-            conv_channels_last(lateral, feature_map)  # type: ignore[arg-type]
-            for lateral, feature_map in zip(self.laterals, maps[1:], strict=True)
-        ]
         decoded = [levels[-1]]
         for level in reversed(range(len(self.blocks))):
             height, width = levels[level].shape[1:3]
-            joined = _upsample(decoded[-1], (height, width), 2) + levels[level]
-            decoded.append(norm_activation(conv_channels_last(self.blocks[level], joined)))  # type: ignore[arg-type]
+            coarse = conv_channels_last(self.reductions[level], decoded[-1])  # type: ignore[arg-type]
+            decoded.append(self.blocks[level](_upsample(coarse, (height, width), 2) + levels[level]))
         return decoded[::-1]
 
 
@@ -148,6 +165,7 @@ class EchoCareDenseDecoder(nn.Module):
         super().__init__()
         decoder = DENSE_DECODERS[config.dense_decoder_type](config)
         self.decoder = decoder
+        keep_variance(decoder)
         self.channels: list[int] = decoder.channels
         self.strides: list[int] = decoder.strides
 

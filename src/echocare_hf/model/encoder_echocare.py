@@ -19,6 +19,7 @@ from .layers_echocare import (
     EchoCareStage,
     EchoCareWindowAttention,
     channel_layer_norm,
+    keep_variance,
 )
 from .losses_echocare import expand_mask
 from .remote_code_echocare import AUTO_MAP, SelfContainedSaveMixin
@@ -184,6 +185,7 @@ class EchoCareModel(EchoCarePreTrainedModel):
         self.embeddings = EchoCareEmbeddings(config, use_mask_token)
         self.encoder = EchoCareEncoder(config)
         self.add_pooling_layer = add_pooling_layer
+        keep_variance(self)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Tokens an MLP chunk holds: 1,024 tokens of 4 x 512 channels in fp32 are 8 MB, about the caches of two cores.
+# What an MLP chunk holds: 1,024 tokens (of 4 x 512 channels in fp32 8 MB, about the caches of two cores), or more where the hidden layer
+# is narrow, up to half a million values.
 MLP_CHUNK_TOKENS = 1024
+MLP_CHUNK_VALUES = 1 << 19
 
 # Attention scores that a piece of the backward pass holds: half a million in fp32 are 2 MB, the cache of one core.
 ATTENTION_CHUNK_SCORES = 1 << 19
@@ -71,7 +73,7 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class WindowGroup:
-    """Windows `start` to `stop` (of one image, in window order) that share one shift mask.
+    """Windows `start` to `stop` (of all images, in window order) that share one shift mask.
 
     `mask` is (tokens, tokens), 0 or `MASK_VALUE`, or None for windows that the shift leaves whole.
     """
@@ -83,10 +85,10 @@ class WindowGroup:
 
 @dataclass(frozen=True)
 class WindowLayout:
-    """Where each token of a (height, width) map stands in window order.
+    """Where each token of `batch` maps of (height, width) stands in window order: windows of one kind next to each other, over all images.
 
-    `gather` (windows * tokens,) names for each place in window order the token of the map, `height * width` standing for
-    padding; `scatter` (height * width,) is its inverse.
+    `gather` (batch * windows * tokens,) names for each place in window order the token of the maps, `batch * height * width` standing
+    for padding; `scatter` (batch * height * width,) is its inverse.
     """
 
     window: tuple[int, int]
@@ -108,25 +110,26 @@ def window_and_shift(
 
 
 @lru_cache(maxsize=256)
-def window_layout(height: int, width: int, window_size: int, shifted: bool) -> WindowLayout:
-    """The layout of a map's windows, unshifted or shifted by half a window. Cached: it depends on sizes alone."""
+def window_layout(batch: int, height: int, width: int, window_size: int, shifted: bool) -> WindowLayout:
+    """The layout of the windows of `batch` maps, unshifted or shifted by half a window. Cached: it depends on sizes alone."""
     # Made under inference mode, a cached tensor could never be saved for a backward pass later.
     with torch.inference_mode(False), torch.no_grad():
         (window_h, window_w), (shift_h, shift_w) = window_and_shift(height, width, window_size, shifted)
         rows, columns = -(-height // window_h), -(-width // window_w)
-        tokens = torch.full((rows * window_h, columns * window_w), height * width)
-        tokens[:height, :width] = torch.arange(height * width).view(height, width)
-        tokens = tokens.roll((-shift_h, -shift_w), (0, 1))
-        tokens = tokens.view(rows, window_h, columns, window_w).transpose(1, 2).reshape(rows * columns, -1)
+        length = height * width
+        tokens = torch.full((batch, rows * window_h, columns * window_w), batch * length)
+        tokens[:, :height, :width] = torch.arange(batch * length).view(batch, height, width)
+        tokens = tokens.roll((-shift_h, -shift_w), (1, 2))
+        tokens = tokens.view(batch, rows, window_h, columns, window_w).transpose(2, 3).flatten(0, 2).flatten(1)
 
         # Windows of one kind next to each other: 0 inner, 1 right edge, 2 bottom edge, 3 corner.
         bottom = (torch.arange(rows) == rows - 1) & (shift_h > 0)
         right = (torch.arange(columns) == columns - 1) & (shift_w > 0)
-        kinds = (bottom[:, None] * 2 + right[None, :] * 1).flatten()
+        kinds = (bottom[:, None] * 2 + right[None, :] * 1).flatten().repeat(batch)
         order = torch.argsort(kinds, stable=True)
         gather = tokens[order].flatten()
 
-        scatter = torch.empty(height * width + 1, dtype=torch.long)
+        scatter = torch.empty(batch * length + 1, dtype=torch.long)
         scatter[gather] = torch.arange(gather.numel())
 
         groups = []
@@ -139,7 +142,7 @@ def window_layout(height: int, width: int, window_size: int, shifted: bool) -> W
         return WindowLayout(
             window=(window_h, window_w),
             shift=(shift_h, shift_w),
-            num_windows=rows * columns,
+            num_windows=batch * rows * columns,
             padded=rows * window_h != height or columns * window_w != width,
             gather=gather,
             scatter=scatter[:-1].contiguous(),
@@ -157,100 +160,82 @@ def _shift_mask(window_h: int, window_w: int, shift_h: int, shift_w: int) -> Ten
 
 
 def to_windows(hidden_states: Tensor, layout: WindowLayout) -> Tensor:
-    """(batch, height * width, channels) to window order (batch, windows * tokens, channels), zeros as padding."""
+    """(batch, height * width, channels) to window order (windows * tokens, channels), zeros as padding."""
+    tokens = hidden_states.flatten(0, 1)
     if layout.padded:
-        hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, 1))
-    return _take_tokens(hidden_states, layout.gather)
+        tokens = nn.functional.pad(tokens, (0, 0, 0, 1))
+    # An embedding look-up runs on all cores, `index_select` on one.
+    return nn.functional.embedding(layout.gather, tokens)
 
 
-def from_windows(windows: Tensor, layout: WindowLayout) -> Tensor:
+def from_windows(windows: Tensor, layout: WindowLayout, batch: int) -> Tensor:
     """The inverse of `to_windows`; what stands in the padding is dropped."""
-    return _take_tokens(windows, layout.scatter)
-
-
-def _take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """`tokens[:, index]` for (batch, length, channels). An embedding look-up runs on all cores, `index_select` along axis 1 on one."""
-    batch, length, channels = tokens.shape
-    if batch > 1:
-        index = (index + length * torch.arange(batch)[:, None]).flatten()
-    return nn.functional.embedding(index, tokens.reshape(batch * length, channels)).view(batch, -1, channels)
-
-
-def _group_views(tensor: Tensor, group: WindowGroup, layout: WindowLayout) -> list[Tensor]:
-    """Views of (batch, windows, ...) that hold the group's windows: one in all where it has every window, else one an image."""
-    if group.stop - group.start == layout.num_windows:
-        return [tensor.flatten(0, 1)]
-    return [image[group.start : group.stop] for image in tensor]
+    return nn.functional.embedding(layout.scatter, windows).view(batch, -1, windows.shape[-1])
 
 
 def _split_heads(qkv: Tensor, num_heads: int, layout: WindowLayout) -> Tensor:
-    """(batch, windows * tokens, 3 * channels) to (batch, windows, 3, heads, tokens, head channels), a view."""
-    batch, length, width = qkv.shape
-    split = qkv.view(batch, layout.num_windows, length // layout.num_windows, 3, num_heads, width // 3 // num_heads)
-    return split.permute(0, 1, 3, 4, 2, 5)
+    """(windows * tokens, 3 * channels) to (windows, 3, heads, tokens, head channels), a view."""
+    length, width = qkv.shape
+    split = qkv.view(layout.num_windows, length // layout.num_windows, 3, num_heads, width // 3 // num_heads)
+    return split.permute(0, 2, 3, 1, 4)
 
 
-def attend_windows(qkv: Tensor, bias: Tensor, num_heads: int, scale: float, layout: WindowLayout) -> Tensor:
+def attend_windows(
+    qkv: Tensor, bias: Tensor, num_heads: int, scale: float, layout: WindowLayout, batch: int
+) -> Tensor:
     """Scaled dot-product attention inside each window, with relative position bias and shift mask.
 
     Args:
-        qkv: (batch, windows * tokens, 3 * channels), in window order.
+        qkv: (windows * tokens, 3 * channels), in window order.
         bias: (heads, tokens, tokens).
+        batch: number of maps that the windows are of.
 
     Returns:
-        (batch, height * width, channels), in the order of the map.
+        (batch, height * width, channels), in the order of the maps.
     """
-    batch, length, width = qkv.shape
-    output = qkv.new_empty(batch, layout.num_windows, length // layout.num_windows, num_heads, width // 3 // num_heads)
+    length, width = qkv.shape
+    output = qkv.new_empty(layout.num_windows, length // layout.num_windows, num_heads, width // 3 // num_heads)
     heads = _split_heads(qkv, num_heads, layout)
     bias = bias.detach()  # a bias that asks for gradients keeps PyTorch from its fused kernel
     for group in layout.groups:
         group_bias = (bias if group.mask is None else bias + group.mask)[None].to(qkv.dtype)
-        for part, target in zip(_group_views(heads, group, layout), _group_views(output, group, layout), strict=True):
-            query, key, value = part.unbind(1)  # each (windows, heads, tokens, head channels)
-            attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=group_bias, scale=scale)
-            target.copy_(attended.transpose(1, 2))
-    return from_windows(output.view(batch, length, width // 3), layout)
+        query, key, value = heads[group.start : group.stop].unbind(1)  # each (windows, heads, tokens, head channels)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=group_bias, scale=scale)
+        output[group.start : group.stop].copy_(attended.transpose(1, 2))
+    return from_windows(output.view(length, width // 3), layout, batch)
 
 
 class _AttendWindows(torch.autograd.Function):
     """`attend_windows`, keeping queries, keys and values alone and computing the probabilities anew in the backward pass."""
 
     @staticmethod
-    def forward(ctx, qkv, bias, num_heads, scale, layout):
+    def forward(ctx, qkv, bias, num_heads, scale, layout, batch):
         ctx.save_for_backward(qkv, bias)
         ctx.num_heads, ctx.scale, ctx.layout = num_heads, scale, layout
-        return attend_windows(qkv, bias, num_heads, scale, layout)
+        return attend_windows(qkv, bias, num_heads, scale, layout, batch)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
         qkv, bias = ctx.saved_tensors
         num_heads, layout = ctx.num_heads, ctx.layout
-        batch, width = qkv.shape[0], qkv.shape[2]
         heads = _split_heads(qkv, num_heads, layout)
         grad_output = to_windows(grad_output, layout)
-        grad_output = grad_output.view(batch, layout.num_windows, -1, num_heads, width // 3 // num_heads).transpose(
-            2, 3
-        )
+        grad_output = grad_output.view(layout.num_windows, -1, num_heads, qkv.shape[1] // 3 // num_heads)
+        grad_output = grad_output.transpose(1, 2)
         grad_qkv = torch.empty_like(qkv)
         grad_heads = _split_heads(grad_qkv, num_heads, layout)
         grad_bias = torch.zeros_like(bias, dtype=_accumulator_dtype(bias.dtype))
         chunk = max(ATTENTION_CHUNK_SCORES // bias.numel(), 1)
         for group in layout.groups:
             group_bias = (bias if group.mask is None else bias + group.mask).to(qkv.dtype)
-            parts = zip(
-                _group_views(heads, group, layout),
-                _group_views(grad_output, group, layout),
-                _group_views(grad_heads, group, layout),
-                strict=True,
-            )
             # Spread over the windows of a chunk beforehand: adding a tensor of equal shape is several times faster in bf16.
-            group_bias = group_bias.expand(min(chunk, batch * (group.stop - group.start)), -1, -1, -1).contiguous()
-            for part, grad, target in parts:
-                for pieces in zip(part.split(chunk), grad.split(chunk), target.split(chunk), strict=True):
-                    grad_bias += _attention_backward(*pieces, group_bias[: len(pieces[0])], ctx.scale)
-        return grad_qkv, grad_bias.to(bias.dtype), None, None, None
+            group_bias = group_bias.expand(min(chunk, group.stop - group.start), -1, -1, -1).contiguous()
+            windows = slice(group.start, group.stop)
+            parts = (tensor[windows].split(chunk) for tensor in (heads, grad_output, grad_heads))
+            for part, grad, target in zip(*parts, strict=True):
+                grad_bias += _attention_backward(part, grad, target, group_bias[: len(part)], ctx.scale)
+        return grad_qkv, grad_bias.to(bias.dtype), None, None, None, None
 
 
 def _attention_backward(heads: Tensor, grad: Tensor, target: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -285,11 +270,13 @@ def _attention_backward(heads: Tensor, grad: Tensor, target: Tensor, bias: Tenso
     return grad_scores.view(count, num_heads, tokens, tokens).sum(0, dtype=_accumulator_dtype(grad.dtype))
 
 
-def window_attention(qkv: Tensor, bias: Tensor, num_heads: int, scale: float, layout: WindowLayout) -> Tensor:
+def window_attention(
+    qkv: Tensor, bias: Tensor, num_heads: int, scale: float, layout: WindowLayout, batch: int
+) -> Tensor:
     """`attend_windows`, with gradients for `qkv` and `bias` where they are wanted."""
     if torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad):
-        return _AttendWindows.apply(qkv, bias, num_heads, scale, layout)
-    return attend_windows(qkv, bias, num_heads, scale, layout)
+        return _AttendWindows.apply(qkv, bias, num_heads, scale, layout, batch)
+    return attend_windows(qkv, bias, num_heads, scale, layout, batch)
 
 
 def _compute_dtype(hidden_states: Tensor) -> torch.dtype:
@@ -332,7 +319,7 @@ class _NormLinear(torch.autograd.Function):
         grad_bias = _sum_rows(grad_rows) if ctx.has_bias else None
         grad_normed = grad_output @ weight.to(ctx.dtype)
         if ctx.layout is not None:
-            grad_normed = from_windows(grad_normed, ctx.layout)
+            grad_normed = from_windows(grad_normed, ctx.layout, hidden_states.shape[0])
         grad_hidden, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
             grad_normed.to(hidden_states.dtype), hidden_states, shape, mean, rstd, norm_weight, norm_bias, [True] * 3
         )
@@ -348,7 +335,7 @@ def norm_linear(
         hidden_states: (..., channels); (batch, height * width, channels) where a layout is given.
 
     Returns:
-        (..., output channels); (batch, windows * tokens, output channels) where a layout is given.
+        (..., output channels); (windows * tokens, output channels) where a layout is given.
     """
     if torch.is_grad_enabled() and is_plain(norm, linear):
         return _NormLinear.apply(
@@ -382,7 +369,7 @@ class _NormMlp(torch.autograd.Function):
         rows = hidden_states.flatten(0, -2)
         cast1, cast2 = (weight1.to(dtype), bias1.to(dtype)), (weight2.to(dtype), bias2.to(dtype))
         means, rstds, hidden, output = [], [], [], []
-        for chunk in rows.split(MLP_CHUNK_TOKENS):
+        for chunk in rows.split(_mlp_chunk(len(weight1))):
             normed, mean, rstd = torch.native_layer_norm(chunk, rows.shape[-1:], norm_weight, norm_bias, eps)
             means.append(mean)
             rstds.append(rstd)
@@ -405,7 +392,9 @@ class _NormMlp(torch.autograd.Function):
         grads: list[Any] = [None] * 3  # weight1, bias1, weight2
         grad_normed = torch.empty_like(rows)
         chunks = zip(
-            *(tensor.split(MLP_CHUNK_TOKENS) for tensor in (rows, grad_rows, grad_normed)), hiddens, strict=True
+            *(tensor.split(_mlp_chunk(len(weight1))) for tensor in (rows, grad_rows, grad_normed)),
+            hiddens,
+            strict=True,
         )
         for chunk, grad, target, hidden in chunks:
             normed = torch.native_layer_norm(chunk, shape, norm_weight, norm_bias, ctx.eps)[0].to(ctx.dtype)
@@ -426,6 +415,11 @@ class _NormMlp(torch.autograd.Function):
             *(grad_hidden_states.view_as(hidden_states), grad_norm_weight, grad_norm_bias),
             *(*grads, grad_bias2, None, None),
         )
+
+
+def _mlp_chunk(hidden_channels: int) -> int:
+    """Tokens a chunk of an MLP holds."""
+    return max(MLP_CHUNK_TOKENS, MLP_CHUNK_VALUES // hidden_channels)
 
 
 def _accumulate_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
@@ -462,7 +456,8 @@ def norm_mlp(
             weights = (norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
             return _NormMlp.apply(hidden_states, *weights, norm.eps, _compute_dtype(hidden_states))
         return fc2(activation(fc1(norm(hidden_states))))
-    chunks = hidden_states.flatten(0, -2).split(MLP_CHUNK_TOKENS)
+    hidden_channels = getattr(fc1, "out_features", 4 * hidden_states.shape[-1])  # an adapter may have none
+    chunks = hidden_states.flatten(0, -2).split(_mlp_chunk(hidden_channels))
     output = torch.cat([apply_linear(fc2, activation(apply_linear(fc1, norm(chunk)))) for chunk in chunks])
     return output.view(*hidden_states.shape[:-1], -1)
 

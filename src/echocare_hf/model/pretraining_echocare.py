@@ -1,5 +1,6 @@
 """EchoCare as it is pretrained: an image decoder, a classifier over the anatomy tree, and their losses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,8 +13,8 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_echocare import EchoCareConfig
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel
-from .layers_echocare import conv_channels_last, norm_activation
+from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
+from .layers_echocare import conv_channels_last, keep_variance, norm_activation
 from .losses_echocare import (
     anatomy_hierarchy_loss,
     ancestor_matrix,
@@ -69,8 +70,9 @@ class EchoCareConvUpsampleDecoder(nn.Module):
         self.output = nn.Conv2d(widths[-1], config.num_channels, 1)
         self.stride = config.output_stride
 
-    def forward(self, feature_map: Tensor) -> Tensor:
-        """(batch, hidden_size, height, width) to (batch, num_channels, stride * height, stride * width)."""
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The encoder's maps, finest first, to (batch, num_channels, stride * height, stride * width) of the last one."""
+        feature_map = maps[-1]
         height, width = feature_map.shape[-2:]
         for conv in self.convs:
             hidden = norm_activation(conv_channels_last(conv, feature_map.permute(0, 2, 3, 1)))  # type: ignore[arg-type]
@@ -92,12 +94,49 @@ class EchoCarePixelShuffleDecoder(nn.Module):
         self.output = nn.Conv2d(config.hidden_size, config.output_stride**2 * config.num_channels, 1)
         self.stride = config.output_stride
 
-    def forward(self, feature_map: Tensor) -> Tensor:
-        """(batch, hidden_size, height, width) to (batch, num_channels, stride * height, stride * width)."""
-        return F.pixel_shuffle(self.output(feature_map), self.stride)
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The encoder's maps, finest first, to (batch, num_channels, stride * height, stride * width) of the last one."""
+        return F.pixel_shuffle(self.output(maps[-1]), self.stride)
 
 
-IMAGE_DECODERS = {"conv_upsample": EchoCareConvUpsampleDecoder, "pixel_shuffle": EchoCarePixelShuffleDecoder}
+class EchoCareMultiScaleDecoder(nn.Module):
+    """Image decoder that reads every map: from the last one up, each is brought to `dense_hidden_size` channels by a 1x1 convolution,
+    added to the coarser ones, doubled in size, and passed through a 3x3 convolution; then a 1x1 convolution to the pixels of each patch.
+
+    Where the last map is a few pixels wide, as tiny's is at 128 pixels, an image cannot be told from it alone, and what stands in the
+    finer maps learns nothing of places. Hidden patches are hidden in every map, so none of them gives the answer away.
+
+    Source: Gao et al. 2022, MCMAE, and Ryali et al. 2023, Hiera (masked autoencoders that decode from all stages).
+    """
+
+    def __init__(self, config: EchoCareConfig) -> None:
+        super().__init__()
+        width = config.dense_hidden_size
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in config.stage_channels)
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(config.num_layers))
+        self.output = nn.Conv2d(width, config.patch_size**2 * config.num_channels, 1)
+        self.patch_size = config.patch_size
+        keep_variance(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The encoder's maps, finest first, to (batch, num_channels, stride * height, stride * width) of the first one."""
+        levels = [
+            conv_channels_last(lateral, feature_map.permute(0, 2, 3, 1).contiguous())  # type: ignore[arg-type]
+            for lateral, feature_map in zip(self.laterals, maps, strict=True)
+        ]
+        hidden = levels[-1]
+        for conv, level in zip(self.convs, levels[-2::-1], strict=True):
+            height, width = level.shape[1:3]
+            hidden = F.interpolate(hidden.permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest").permute(0, 2, 3, 1)
+            hidden = norm_activation(conv_channels_last(conv, hidden[:, :height, :width] + level))  # type: ignore[arg-type]
+        return F.pixel_shuffle(self.output(hidden.permute(0, 3, 1, 2)), self.patch_size)
+
+
+IMAGE_DECODERS = {
+    "conv_upsample": EchoCareConvUpsampleDecoder,
+    "pixel_shuffle": EchoCarePixelShuffleDecoder,
+    "multi_scale": EchoCareMultiScaleDecoder,
+}
 
 
 class EchoCareAnatomyClassifier(nn.Module):
@@ -174,15 +213,10 @@ class EchoCareForPreTraining(EchoCarePreTrainedModel):
         >>> outputs.reconstruction.shape, outputs.anatomy_scores.shape
         (torch.Size([1, 3, 128, 128]), torch.Size([1, 117]))
         ```"""
-        outputs = self.echocare(pixel_values, bool_masked_pos=bool_masked_pos, **kwargs)
+        outputs, maps = encode_with_maps(self.echocare, pixel_values, bool_masked_pos=bool_masked_pos, **kwargs)
         assert pixel_values is not None  # the encoder has checked
         height, width = pixel_values.shape[-2:]
-        stride = self.config.output_stride
-        last_map = outputs.last_hidden_state.transpose(1, 2)
-        last_map = last_map.unflatten(
-            2, (-(-height // stride), -(-width // stride))
-        )  # (batch, channels, height, width)
-        reconstruction = self.image_decoder(last_map)[..., :height, :width]
+        reconstruction = self.image_decoder(maps)[..., :height, :width]
         logits = self.anatomy_classifier(outputs.pooler_output)
 
         reconstruction_loss = anatomy_loss = loss = None
