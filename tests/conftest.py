@@ -1,8 +1,11 @@
 """Fixtures that every test may use."""
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -11,4 +14,43 @@ def shared_data() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real ultrasound data (../shared/data) is not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory):
+    """Twelve patients with two images each: a bright disc on noise, its mask, box, centre and radius."""
+    side, folder = 48, tmp_path_factory.mktemp("discs")
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+    random = np.random.default_rng(0)
+    rows = []
+    for index in range(24):
+        x, y, radius = random.uniform(18, 30), random.uniform(18, 30), random.uniform(6, 12)
+        places = np.arange(side) + 0.5
+        inside = (places[None] - x) ** 2 + (places[:, None] - y) ** 2 < radius**2
+        image = random.integers(0, 60, (side, side)) + 150 * inside
+        Image.fromarray(image.astype(np.uint8)).save(folder / f"images/{index:02}.png")
+        Image.fromarray(inside.astype(np.uint8)).save(folder / f"masks/{index:02}.png")
+        rows.append(
+            {
+                "file_name": f"images/{index:02}.png",
+                "mask": f"masks/{index:02}.png",
+                "patient": f"p{index // 2}",
+                "label": "large" if radius > 9 else "small",
+                "x0": x - radius,
+                "y0": y - radius,
+                "x1": x + radius,
+                "y1": y + radius,
+                "centre_x": x,
+                "centre_y": y,
+                "radius_mm": radius / 10,
+                "pixel_size_mm": 0.1,
+                "licence": "CC BY 4.0",
+            }
+        )
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
     return folder

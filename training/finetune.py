@@ -7,8 +7,8 @@
 
 TASK is classification, segmentation, detection, keypoints, video, regression or enhancement. `--data` is a folder with
 metadata.csv, a folder of images (class folders, or images and masks), a COCO json, a `datasets` folder or a Hub id; see
-`echocare_hf.data.labelled.read_labelled`. Without other flags the values of training/recipes/finetune/TASK.yaml hold; `--recipe FILE`
-names another file, and what stands on the command line wins.
+`echocare_hf.data.labelled.read_labelled`. Without other flags the values of src/echocare_hf/finetuning/recipes/TASK.yaml hold;
+`--recipe FILE` names another file, and what stands on the command line wins.
 
 What happens, in this order:
 
@@ -23,57 +23,25 @@ A run that was cut off goes on where its last epoch ended when the same command 
 argument or bad data with one line and exit code 2.
 """
 
-import argparse
 import json
-import math
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-import transformers
-import yaml
-from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
-import echocare_hf
-from echocare_hf.finetuning import TASKS, FinetuneArguments, draw_predictions, open_job, train, write_card
-
-RECIPES = Path(__file__).resolve().parent / "recipes" / "finetune"
-
-
-def parse_arguments(argv: Sequence[str]) -> tuple[str, FinetuneArguments]:
-    """The task and its arguments: defaults, then the recipe, then the command line."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("task", choices=[*TASKS], metavar="TASK")
-    first.add_argument("--recipe", type=Path)
-    parser = HfArgumentParser(
-        FinetuneArguments,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="finetune.py TASK --data D --output O [options]",
-    )
-    if not argv or "-h" in argv or "--help" in argv:
-        parser.print_help()
-        raise SystemExit(0 if argv else 2)
-    known, rest = first.parse_known_args(argv)
-    recipe = known.recipe or RECIPES / f"{known.task}.yaml"
-    try:
-        values = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{recipe}: cannot be read as a recipe ({str(error).splitlines()[0]})") from error
-    unknown = sorted(set(values) - {entry.name for entry in fields(FinetuneArguments)})
-    if unknown:
-        raise ValueError(f"{recipe}: unknown value {', '.join(unknown)}; `--help` lists them all")
-    parser.set_defaults(**values)
-    (arguments,) = parser.parse_args_into_dataclasses(rest)
-    for name in ("data", "output"):
-        if not getattr(arguments, name):
-            raise ValueError(f"--{name} is needed")
-    return known.task, arguments
+from echocare_hf.finetuning import (
+    FinetuneArguments,
+    draw_predictions,
+    open_job,
+    parse_arguments,
+    run_record,
+    train,
+    write_card,
+)
 
 
 def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
@@ -103,37 +71,13 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     final = work / "result"
     model.eval().save_pretrained(final)
     task.processor.save_pretrained(final)
-    record = {
-        "task": task_name,
-        "arguments": {**asdict(arguments), "data": Path(arguments.data).name, "output": output.name},
-        "samples": {name: len(samples) for name, samples in job.parts.items()},
-        "groups": {
-            name: len({sample.group or sample.name for sample in samples}) for name, samples in job.parts.items()
-        },
-        "licences": job.data.licences,
-        "problems": list(job.data.problems),
-        "epochs": round(trainer.state.epoch or 0, 2),
-        "steps": trainer.state.global_step,
-        "training_seconds": round(trainer.progress.seconds(), 1),
-        "total_seconds": round(time.monotonic() - start, 1),
-        "precision": "bf16" if trainer.args.bf16 else "fp32",
-        "threads": torch.get_num_threads(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "versions": {
-            "echocare_hf": echocare_hf.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "validation": rounded(validation),
-        "test": rounded(test),
-        "history": [rounded(entry) for entry in trainer.state.log_history if "eval_loss" in entry],
-    }
+    record = run_record(job, {"validation": validation, "test": test}, trainer, start)
     (final / "metrics.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_predictions(task, sets["validation"].samples, predictions, validation).save(final / "predictions.png")
     write_card(final, task, record)
     final.replace(output)
     shutil.rmtree(work)
-    print(json.dumps({"test": rounded(test)}), flush=True)
+    print(json.dumps({"test": record["test"]}), flush=True)
     print(f"made {output}: model, card, metrics.json, predictions.png", flush=True)
     return output
 
@@ -168,14 +112,9 @@ def open_work_folder(work: Path, task_name: str, arguments: FinetuneArguments) -
     return None
 
 
-def rounded(metrics: dict[str, float]) -> dict[str, float | None]:
-    """Figures for JSON: five digits, None for what is not defined."""
-    return {name: round(float(value), 5) if math.isfinite(value) else None for name, value in metrics.items()}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        task, arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+        task, arguments = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
         finetune(task, arguments)
     except ModuleNotFoundError as error:
         print(f'error: {error}; install what is missing with pip install -e ".[all]"', file=sys.stderr)

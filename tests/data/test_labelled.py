@@ -10,6 +10,7 @@ from reading_helpers import make_dicom
 from reading_helpers import save as save_dicom
 
 from echocare_hf.data.labelled import Box, read_clip, read_image, read_labelled, read_mask, read_target_image
+from echocare_hf.data.splits import split_by_group
 
 NAMES = [f"images/{index}.png" for index in range(6)]
 
@@ -259,6 +260,21 @@ def test_enhancement_takes_every_image_and_its_better_one(folder):
     assert np.array_equal(read_target_image(data.samples[0])[..., 0], picture(50))
     with pytest.raises(ValueError, match="no target image"):
         read_target_image(data.samples[1])
+
+
+def test_a_column_tells_low_from_high_images(folder):
+    data = read_labelled(table(folder, quality=["low", "High", "poor", "good", "", "high"]), "enhancement")
+    assert [sample.quality for sample in data.samples] == ["low", "high", "low", "high", None, "high"]
+    assert data.unpaired
+    for seed in range(5):
+        parts = split_by_group(data.samples, (0.5, 0.5, 0.0), seed)
+        for part in (parts.train, parts.validation):
+            assert {"low", "high"} <= {data.samples[index].quality for index in part}
+
+
+def test_a_quality_of_another_kind_is_left_alone(folder):
+    data = read_labelled(table(folder, quality=[1, 2, 3, 4, 5, 5]), "enhancement")
+    assert not data.unpaired and all(sample.quality is None for sample in data.samples)
 
 
 def test_the_group_is_the_patient_else_a_pattern_else_the_sequence(folder):

@@ -397,6 +397,17 @@ def test_run_lengths_of_another_size_name_their_image(folder):
     refused("0.png: run lengths of a 2 x 2 mask", folder / "labels.json", "segmentation", strict=True)
 
 
+@pytest.mark.parametrize(
+    ("quality", "match"),
+    [
+        (["low", "high", "lwo", "low", "high", "high"], "2.png has the quality 'lwo'; write low or high"),
+        (["low"] * 6, "all images are of low quality; add high ones"),
+    ],
+)
+def test_qualities_that_do_not_serve(folder, quality, match):
+    refused(match, table(folder, quality=quality), "enhancement")
+
+
 def test_fractions_are_no_classes(folder):
     from PIL import Image
 

@@ -97,6 +97,29 @@ def test_pairs_of_folders_for_enhancement(tmp_path):
     assert [sample.target_image for sample in data.samples] == [
         str(tmp_path / f"high/{index}.png") for index in range(3)
     ]
+    assert not data.unpaired
+
+
+def test_folders_of_low_and_high_images_that_are_no_pairs(tmp_path):
+    save_pictures(tmp_path, ["low/0.png", "low/p7/1.png", "high/a.png", "high/b.png", "high/c.png"])
+    data = read_labelled(tmp_path, "enhancement")
+    assert {sample.name: sample.quality for sample in data.samples} == {
+        "low/0.png": "low",
+        "low/p7/1.png": "low",
+        "high/a.png": "high",
+        "high/b.png": "high",
+        "high/c.png": "high",
+    }
+    assert data.unpaired and "no pairs: 2 low images without a better one, 3 others" in data.summary()
+    assert not any(sample.target_image for sample in data.samples)
+    assert read_labelled(tmp_path, "classification").class_names == ("high", "low")  # as before
+
+
+def test_pairs_with_a_low_image_too_many(tmp_path):
+    save_pictures(tmp_path, ["noisy/0.png", "noisy/1.png", "noisy/2.png", "clean/0.png", "clean/1.png"])
+    data = read_labelled(tmp_path, "enhancement")
+    assert [sample.quality for sample in data.samples] == [None, None, "low"]
+    assert [sample.target_image is not None for sample in data.samples] == [True, True, False]
 
 
 COCO = {

@@ -1,6 +1,5 @@
 """training/finetune.py from end to end, on a few small images that each test makes."""
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from transformers import pipeline
 
@@ -16,47 +16,8 @@ from echocare_hf import EchoCareConfig, finetuning
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 import finetune
 
-SIDE = 48
+SIDE = 48  # of the images of the fixture `discs`
 SMALL = ["--image_size", "32", "--batch_size", "4", "--epochs", "2", "--bf16", "false", "--model", "tiny"]
-
-
-@pytest.fixture(scope="module")
-def discs(tmp_path_factory):
-    """Twelve patients with two images each: a bright disc on noise, its mask, box, centre and radius."""
-    folder = tmp_path_factory.mktemp("discs")
-    (folder / "images").mkdir()
-    (folder / "masks").mkdir()
-    random = np.random.default_rng(0)
-    rows = []
-    for index in range(24):
-        x, y, radius = random.uniform(18, 30), random.uniform(18, 30), random.uniform(6, 12)
-        places = np.arange(SIDE) + 0.5
-        inside = (places[None] - x) ** 2 + (places[:, None] - y) ** 2 < radius**2
-        image = random.integers(0, 60, (SIDE, SIDE)) + 150 * inside
-        Image.fromarray(image.astype(np.uint8)).save(folder / f"images/{index:02}.png")
-        Image.fromarray(inside.astype(np.uint8)).save(folder / f"masks/{index:02}.png")
-        rows.append(
-            {
-                "file_name": f"images/{index:02}.png",
-                "mask": f"masks/{index:02}.png",
-                "patient": f"p{index // 2}",
-                "label": "large" if radius > 9 else "small",
-                "x0": x - radius,
-                "y0": y - radius,
-                "x1": x + radius,
-                "y1": y + radius,
-                "centre_x": x,
-                "centre_y": y,
-                "radius_mm": radius / 10,
-                "pixel_size_mm": 0.1,
-                "licence": "CC BY 4.0",
-            }
-        )
-    with (folder / "metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
 
 
 EXTRA = {
@@ -78,14 +39,14 @@ def test_every_task_makes_a_folder_that_a_pipeline_runs(task, discs, tmp_path):
     record = json.loads((output / "metrics.json").read_text())
     assert sum(record["groups"].values()) == 12 and sum(record["samples"].values()) == 24
     assert all(record["samples"][part] == 2 * groups >= 2 for part, groups in record["groups"].items())
-    metric = finetune.TASKS[task].best_metric
+    metric = finetuning.TASKS[task].best_metric
     assert {"loss", metric} <= set(record["test"]) and record["epochs"] == 2
     card = (output / "README.md").read_text()
     assert "license: apache-2.0" in card and f"| {metric} |" in card and str(tmp_path) not in card
     assert Image.open(output / "predictions.png").width > 300
 
     # The stock pipelines, and ours for the tasks that transformers has none for.
-    run = pipeline(finetune.TASKS[task].pipeline_tag, model=str(output))
+    run = pipeline(finetuning.TASKS[task].pipeline_tag, model=str(output))
     result = run(str(discs / "images/00.png"))
     if task == "enhancement":
         assert result.size == (SIDE, SIDE)
@@ -154,7 +115,7 @@ def test_the_encoder_comes_from_another_task(discs, tmp_path):
     assert finetune.main(["segmentation", *options, *EXTRA["segmentation"]]) == 0
     config = json.loads((second / "config.json").read_text())
     assert config.get("class_weights") is None and config["id2label"] == {"0": "background", "1": "disc"}
-    models = [finetune.transformers.AutoModel.from_pretrained(folder) for folder in (first, second)]
+    models = [transformers.AutoModel.from_pretrained(folder) for folder in (first, second)]
     for (name, before), after in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         if name != "embeddings.mask_token":
             assert torch.equal(before, after), name
@@ -166,14 +127,14 @@ def test_low_rank_adapters_are_merged_into_a_plain_checkpoint(discs, tmp_path):
     options = ["--data", str(discs), "--output", str(output), *SMALL, "--lora_rank", "2"]
     options += [*EXTRA["segmentation"], "--deep_supervision", "0.5"]
     assert finetune.main(["segmentation", *options]) == 0
-    _, info = finetune.transformers.AutoModelForSemanticSegmentation.from_pretrained(output, output_loading_info=True)
+    _, info = transformers.AutoModelForSemanticSegmentation.from_pretrained(output, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
 
 
 def test_learning_rates_fall_from_the_head_down(discs):
     config = EchoCareConfig.preset("tiny", num_labels=2)
-    model = finetune.transformers.AutoModelForImageClassification.from_config(config)
-    arguments = finetune.FinetuneArguments(learning_rate=1.0)
+    model = transformers.AutoModelForImageClassification.from_config(config)
+    arguments = finetuning.FinetuneArguments(learning_rate=1.0)
     groups = finetuning.parameter_groups(model, config.depths, arguments, decay=0.5)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}

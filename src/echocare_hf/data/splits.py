@@ -170,6 +170,8 @@ def _strata(samples: Sequence[Sample]) -> list[tuple[Hashable, ...]]:
             found.append(("label", sample.label))
         elif sample.label is not None:
             found += [("finding", index, present) for index, present in enumerate(sample.label)]
+        if sample.quality is not None:
+            found.append(("quality", sample.quality))
         if sample.boxes is not None:
             found += [("box", index) for index in sorted({box.class_index for box in sample.boxes})] or ["no box"]
         if target is not None and target in sample.targets:

@@ -9,12 +9,13 @@ Any model whose `forward` takes what the task's head takes and answers as it doe
 other networks are measured beside EchoCare, on the same split, with the same augmentation and the same metrics.
 """
 
-from .arguments import FinetuneArguments
+from .arguments import FinetuneArguments, parse_arguments
 from .card import write_card
 from .job import Job, open_job
 from .models import parameter_groups
 from .pictures import draw_predictions
 from .prepared import PreparedData
+from .record import run_record
 from .tasks import TASKS, Task
 from .trainer import Progress, TaskTrainer, train
 
@@ -29,6 +30,8 @@ __all__ = [
     "draw_predictions",
     "open_job",
     "parameter_groups",
+    "parse_arguments",
+    "run_record",
     "train",
     "write_card",
 ]

@@ -1,7 +1,18 @@
 """Every value of a fine-tuning run."""
 
-from dataclasses import dataclass, field
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from echocare_hf.data.labelled.record import TASKS
+from echocare_hf.data.labelled.record import Task as TaskName
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
 @dataclass
@@ -61,7 +72,10 @@ class FinetuneArguments:
 
     augmentation: float = field(default=1.0, metadata={"help": "strength, 0 for none"})
     flip: bool = field(default=True, metadata={"help": "mirror images left to right"})
-    balance_classes: bool = field(default=True, metadata={"help": "weight the loss of each class by how rare it is"})
+    balance_classes: bool = field(
+        default=True,
+        metadata={"help": "weight the loss of each class by how rare it is (not of findings that may occur together)"},
+    )
     ordinal: bool = field(default=False, metadata={"help": "the classes are ordered, such as BI-RADS"})
     deep_supervision: float = field(
         default=0.0, metadata={"help": "weight of the losses on the decoder's coarser maps"}
@@ -71,7 +85,18 @@ class FinetuneArguments:
         default=1.0, metadata={"help": "enhancement without pairs: how much worse images are made"}
     )
 
-    label: str | None = field(default=None, metadata={"help": "column of classes"})
+    discriminator: bool = field(
+        default=False,
+        metadata={
+            "help": "enhancement with low and high images that are no pairs: learn from the low ones what makes them low"
+        },
+    )
+    adversarial_weight: float = field(default=0.01, metadata={"help": "weight of the discriminator's loss"})
+
+    label: list[str] | None = field(
+        default=None,
+        metadata={"help": "column of classes; several columns of 0 and 1 are findings that may occur together"},
+    )
     classes: list[str] | None = field(default=None, metadata={"help": "the classes in their order, and no others"})
     group: str | None = field(default=None, metadata={"help": "column of what must stay together: patient, clip, ..."})
     group_pattern: str | None = field(
@@ -104,3 +129,43 @@ READ_OPTIONS = (
 
 def read_options(arguments: FinetuneArguments) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in READ_OPTIONS if getattr(arguments, name) is not None}
+
+
+def parse_arguments(argv: Sequence[str], description: str) -> tuple[TaskName, FinetuneArguments]:
+    """The task and its arguments: defaults, then the recipe, then the command line.
+
+    Args:
+        argv: the task, then options. `--recipe FILE` names the recipe; without it, that of the task.
+        description: what `--help` says before the options.
+
+    Raises:
+        ValueError: for a recipe that cannot be read or has an unknown value, and for data or output that are not named.
+        SystemExit: after `--help`, and for unknown options.
+    """
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("task", choices=TASKS, metavar="TASK")
+    first.add_argument("--recipe", type=Path)
+    parser = HfArgumentParser(
+        FinetuneArguments,  # type: ignore[arg-type]  # its annotation does not name dataclasses
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="finetune.py TASK --data D --output O [options]",
+    )
+    if not argv or "-h" in argv or "--help" in argv:
+        parser.print_help()
+        raise SystemExit(0 if argv else 2)
+    known, rest = first.parse_known_args(argv)
+    recipe = known.recipe or RECIPES / f"{known.task}.yaml"
+    try:
+        values = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{recipe}: cannot be read as a recipe ({str(error).splitlines()[0]})") from error
+    unknown = sorted(set(values) - {entry.name for entry in fields(FinetuneArguments)})
+    if unknown:
+        raise ValueError(f"{recipe}: unknown value {', '.join(unknown)}; `--help` lists them all")
+    parser.set_defaults(**values)
+    (arguments,) = parser.parse_args_into_dataclasses(rest)
+    for name in ("data", "output"):
+        if not getattr(arguments, name):
+            raise ValueError(f"--{name} is needed")
+    return known.task, arguments

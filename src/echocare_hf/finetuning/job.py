@@ -11,6 +11,7 @@ from echocare_hf.data.labelled import LabelledData, Sample, read_labelled
 from echocare_hf.data.labelled.record import Task as TaskName
 from echocare_hf.data.splits import split_by_group
 
+from .adversarial import UnpairedTrainer
 from .arguments import FinetuneArguments, read_options
 from .models import load_config, make_model, make_processor
 from .prepared import PreparedData
@@ -57,7 +58,8 @@ class Job:
         decay = arguments.layer_decay
         if decay is None:
             decay = 1.0 if self.checkpoint is None else 0.8
-        return TaskTrainer(
+        kind = UnpairedTrainer if self.data.unpaired else TaskTrainer
+        return kind(
             self.task,
             arguments,
             progress,

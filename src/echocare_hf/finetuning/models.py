@@ -7,12 +7,13 @@ import torch
 import transformers
 
 from echocare_hf import EchoCareConfig, EchoCareImageProcessorPil
+from echocare_hf.checkpoints import find_checkpoint
 from echocare_hf.data.labelled import Sample
 
 from .arguments import FinetuneArguments
 from .tasks import Task
 
-PRESETS = ("tiny", "base", "large")  # random weights; "echocare-tiny" is the checkpoint that ships
+PRESETS = ("tiny", "base", "large")  # random weights
 
 # What the configuration says of a task rather than of the encoder.
 HEAD_VALUES = (
@@ -24,14 +25,9 @@ HEAD_VALUES = (
 
 def load_config(arguments: FinetuneArguments) -> tuple[EchoCareConfig, str | None]:
     """The configuration to start from, and the checkpoint that has the weights; None for random ones."""
-    name = arguments.model
-    if name in PRESETS:
-        return EchoCareConfig.preset(name), None
-    if name == "echocare-tiny":
-        print(
-            "echocare-tiny has no trained weights in this version: the tiny preset starts from random ones", flush=True
-        )
-        return EchoCareConfig.preset("tiny"), None
+    if arguments.model in PRESETS:
+        return EchoCareConfig.preset(arguments.model), None
+    name = find_checkpoint(arguments.model)
     config = transformers.AutoConfig.from_pretrained(name)
     if not isinstance(config, EchoCareConfig):
         raise ValueError(f"{name}: is a {config.model_type} checkpoint; --model takes an EchoCare one")

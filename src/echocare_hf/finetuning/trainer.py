@@ -41,6 +41,7 @@ class Progress(TrainerCallback, ExportableState):
         self.minutes, self.cpu_minutes, self.seconds_done = minutes, cpu_minutes, seconds_done
         self.clock = time.monotonic if cpu_minutes is None else time.process_time
         self.total_steps, self.start = 1, self.clock()
+        self.end: float | None = None
         self.data: PreparedData | None = None
 
     def state(self) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class Progress(TrainerCallback, ExportableState):
         }
 
     def seconds(self) -> float:
-        return self.seconds_done + self.clock() - self.start
+        return self.seconds_done + (self.end or self.clock()) - self.start
 
     def share(self, step: int) -> float:
         cap = self.cpu_minutes or self.minutes
@@ -67,6 +68,9 @@ class Progress(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = self.clock()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.end = self.clock()
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         if self.data is not None:
@@ -92,6 +96,7 @@ class TaskTrainer(Trainer):
         super().__init__(**kwargs)
         self.task, self.arguments, self.progress = task, arguments, progress
         self.depths, self.layer_decay = depths, layer_decay
+        self.unmeasured = False  # whether it was told that the metric that decides is not defined
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -118,10 +123,21 @@ class TaskTrainer(Trainer):
     ) -> dict[str, float]:
         with self.progress.pause():
             metrics, _ = self.assess(eval_dataset if eval_dataset is not None else self.eval_dataset, last=False)
+        if math.isnan(metrics[self.task.best_metric]) and not self.unmeasured:
+            self.unmeasured = True
+            print(
+                f"note: {self.task.best_metric} is not defined on the validation part, such as where a class is missing: the last weights "
+                "are kept rather than the best; give it a larger share with --fractions",
+                flush=True,
+            )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def answer(self, model: Any, batch: dict[str, Any]) -> Any:
+        """What the model says of a batch, with the loss."""
+        return model(**batch)
 
     def assess(self, data: Any, last: bool = True) -> tuple[dict[str, float], list[Any]]:
         """Metrics and predictions for a `PreparedData`, at the size of the original images; all metrics if it is the `last` time."""
@@ -134,7 +150,7 @@ class TaskTrainer(Trainer):
             rows = range(start, min(start + size, len(data)))
             batch = self._prepare_inputs(self.task.collate([data[row] for row in rows]))
             with torch.inference_mode(), self.accelerator.autocast():
-                outputs = model(**batch)
+                outputs = self.answer(model, batch)
             losses += [float(outputs.loss)] * len(rows)
             outputs = type(outputs)(
                 **{name: value.cpu() for name, value in outputs.items() if isinstance(value, torch.Tensor)}

@@ -62,11 +62,12 @@ def read_labelled(data: str | os.PathLike[str], task: Task, **options: Any) -> L
     - a folder with `metadata.csv` (or `.tsv`, `.jsonl`; else `index.csv`, else its only table). Columns are known by their usual
       names: `file_name`; `label`, `class`, `diagnosis`; `mask`; `x0, y0, x1, y1` or `ellipse_cx, ...` or `cx, cy, long_axis, short_axis,
       angle` for boxes, of which an image may have several rows; `<name>_x`, `<name>_y` for landmarks; `patient`, `subject`, `group`,
-      `clip`, `sequence`; `frame`, `framerate`; `split`; `pixel_size_mm`; `licence`. Further tables in the folder are joined where a
-      column is only there; several rows of one image in them are its observers, whose numbers are averaged. Images may be DICOM or
-      video files.
+      `clip`, `sequence`; `frame`, `framerate`; `split`; `pixel_size_mm`; `licence`; for enhancement `target_image`,
+      or `quality` (low, high) where there are no pairs. Further tables in the folder are joined where a column is only there; several
+      rows of one image in them are its observers, whose numbers are averaged. Images may be DICOM or video files.
     - a folder of images: one subfolder a class (for clips, one subfolder below that a clip), or `images` and `masks`, or masks named
-      `<image>_mask` beside their images, or `low` and `high` for enhancement; folders `train`, `val`, `test` above are the split.
+      `<image>_mask` beside their images, or `low` and `high` for enhancement (pairs where names are the same); folders `train`, `val`,
+      `test` above are the split.
     - a COCO json, or a folder with one or with one a split.
     - a folder that `datasets` saved, parquet shards, or the id of a data set on the Hub.
 

@@ -92,8 +92,9 @@ def table_from_folder(root: Path) -> Table:
     """The table that the names of folders and files below `root` tell.
 
     Columns: `file_name`; `split` where a folder is called train, val or test; `label`, the name of the next folder below; `clip`, the
-    folder below that, if there is one (that of a patient or a cine loop); `mask`; `target_image` for pairs of folders low and high,
-    input and target, or noisy and clean. Where masks lie in a folder of their own, folders of images are no classes but patients.
+    folder below that, if there is one (that of a patient or a cine loop); `mask`; for the folders low and high, input and target, or noisy
+    and clean, `target_image` of files with the same name, and `quality`, low or high, of those without. Where masks lie in a folder of
+    their own, folders of images are no classes but patients.
 
     Raises:
         ValueError: if there is no image below the folder.
@@ -108,6 +109,8 @@ def table_from_folder(root: Path) -> Table:
         )
     better = _better_images(root, images)
     rows = [_row(root, path, finder, better) for path in images if path not in better.values()]
+    for row, quality in _qualities(root, rows):
+        row["quality"] = quality
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     return Table(source=str(root), root=root, rows=rows, columns=columns)
 
@@ -151,6 +154,20 @@ def _better_images(root: Path, images: list[Path]) -> dict[Path, Path]:
         if pairs:
             return pairs
     return {}
+
+
+def _qualities(root: Path, rows: Iterable[Row]) -> list[tuple[Row, str]]:
+    """The rows in a pair of folders that have no better image of their own, with the quality that their folder tells."""
+    alone = [(row, root / row["file_name"]) for row in rows if "target_image" not in row]
+    for pair in _PAIR_FOLDERS:
+        if all((root / name).is_dir() for name in pair):
+            return [
+                (row, quality)
+                for row, path in alone
+                for name, quality in zip(pair, ("low", "high"), strict=True)
+                if _below(path, root / name)
+            ]
+    return []
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 from .common import Files, entry_name
 from .known import KnownSet, known_set
 from .options import Options, natural_key, parse_mask_values
-from .record import DrawnMask, MaskSource
+from .record import DrawnMask, MaskSource, Quality
 from .table import (
     LABEL_COLUMNS,
     LABELLED_CLASSES_COLUMNS,
     MASK_COLUMNS,
+    QUALITY_COLUMNS,
     TARGET_IMAGE_COLUMNS,
     Entries,
     is_blank,
@@ -32,6 +33,14 @@ _UNITS = {
     "ms": "ms",
     "weeks": "weeks",
     "px": "pixels",
+}
+_QUALITIES: dict[str, Quality] = {
+    "low": "low",
+    "poor": "low",
+    "noisy": "low",
+    "high": "high",
+    "good": "high",
+    "clean": "high",
 }
 _TRUE, _FALSE = {"1", "true", "yes", "y", "present", "+"}, {"0", "false", "no", "n", "absent", "-"}
 
@@ -244,9 +253,31 @@ def _path(entries: Entries, files: Files, index: int) -> Path:
 
 
 def better_images(entries: Entries, files: Files) -> Labels:
-    """For enhancement every image will do; some come with a better one."""
+    """For enhancement every image will do; some come with a better one, or are known to be worse or better than others."""
     better = entries.first(entries.table.find(TARGET_IMAGE_COLUMNS))
-    return Labels([{} if cell is None else {"target_image": files.source(cell)} for cell in better])
+    qualities = _qualities(entries)
+    fields: list[dict[str, Any] | None] = [
+        {"quality": quality} if cell is None else {"target_image": files.source(cell)}
+        for cell, quality in zip(better, qualities, strict=True)
+    ]
+    if all(found == {"quality": "low"} for found in fields):
+        raise ValueError(
+            f"{entries.table.source}: all images are of low quality; add high ones, or leave the column of the quality out"
+        )
+    return Labels(fields)
+
+
+def _qualities(entries: Entries) -> list[Quality | None]:
+    """What a column of the quality says of each image; a column that knows neither low nor high is about something else."""
+    cells = [None if cell is None else text(cell).lower() for cell in entries.first(entries.find(QUALITY_COLUMNS))]
+    if not set(cells) & set(_QUALITIES):
+        return [None] * len(cells)
+    for index, cell in enumerate(cells):
+        if cell is not None and cell not in _QUALITIES:
+            raise ValueError(
+                f"{entries.table.source}: {entry_name(entries, index)} has the quality {cell!r}; write low or high, or leave it empty"
+            )
+    return [None if cell is None else _QUALITIES[cell] for cell in cells]
 
 
 def known_of(entries: Entries, files: Files) -> KnownSet | None:

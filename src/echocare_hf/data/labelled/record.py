@@ -15,6 +15,8 @@ TASKS: tuple[str, ...] = get_args(Task)
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
 
+Quality = Literal["low", "high"]
+
 IGNORE_INDEX = 255
 """Mask value of pixels that take part in no loss and no metric (`config.semantic_loss_ignore_index`)."""
 
@@ -103,6 +105,7 @@ class Sample:
         boxes: objects; an empty tuple says that there is none, None that nobody looked.
         keypoints: (x, y) for each of `LabelledData.keypoint_names`; NaN where it is not in the image.
         target_image: the better image that an enhanced one shall look like.
+        quality: enhancement, where the data has worse and better images that are no pairs: which of them this is.
         spacing: (row_mm, column_mm), millimetres per pixel down and across.
         frame_times_ms: time of each of `images`, in milliseconds from any origin.
         licence: as the data states it.
@@ -125,6 +128,7 @@ class Sample:
     boxes: tuple[Box, ...] | None = None
     keypoints: tuple[tuple[float, float], ...] | None = None
     target_image: ImageSource | None = None
+    quality: Quality | None = None
     spacing: tuple[float, float] | None = None
     frame_times_ms: tuple[float, ...] | None = None
     licence: str | None = None
@@ -179,6 +183,11 @@ class LabelledData:
         return "multi_label_classification" if self.multi_label else "single_label_classification"
 
     @property
+    def unpaired(self) -> bool:
+        """Whether there are low images, for enhancement, whose better version nobody has."""
+        return any(sample.quality == "low" for sample in self.samples)
+
+    @property
     def licences(self) -> dict[str, int]:
         """Number of samples of each licence, the most frequent first; "unknown" where none is stated."""
         return dict(Counter(sample.licence or "unknown" for sample in self.samples).most_common())
@@ -214,5 +223,8 @@ class LabelledData:
             lines.append("targets: " + ", ".join(f"{name} ({unit or 'no unit'})" for name, unit in units))
         if self.keypoint_names:
             lines.append("keypoints: " + ", ".join(self.keypoint_names))
+        if self.unpaired:
+            low = sum(sample.quality == "low" for sample in self.samples)
+            lines.append(f"no pairs: {low} low images without a better one, {len(self.samples) - low} others")
         lines.append("licences: " + ", ".join(f"{name} {count}" for name, count in self.licences.items()))
         return "\n".join(lines + [f"problem: {problem}" for problem in self.problems])

@@ -28,6 +28,7 @@ SPLIT_COLUMNS = ("split", "subset", "partition")
 SPACING_COLUMNS = ("pixel_size_mm", "spacing", "spacing_mm", "pixel_spacing", "pixel size(mm)")
 LICENCE_COLUMNS = ("licence", "license")
 TARGET_IMAGE_COLUMNS = ("target_image", "clean", "high_quality", "reference")
+QUALITY_COLUMNS = ("quality", "image_quality")
 LABELLED_CLASSES_COLUMNS = ("labelled_classes", "labeled_classes")
 
 METADATA_NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")

@@ -1,6 +1,7 @@
 """Classes of an image: one, several, or ordered ones."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,39 @@ from .base import TILE, Example, Task
 
 
 class Classification(Task):
+    """One class an image, ordered classes, or, from several columns of 0 and 1, findings that may occur together.
+
+    The loss weights each class by how rare it is. It does not do so for findings, whose loss has no weight for "present" apart from
+    "absent".
+    """
+
     auto_class = "AutoModelForImageClassification"
     pipeline_tag = "image-classification"
     best_metric = "auc"
 
     @property
     def problem_type(self) -> str:
+        if self.options.ordinal and self.data.multi_label:
+            raise ValueError(
+                f"{self.data.source}: findings from several columns of --label have no order; leave --ordinal out"
+            )
         if self.options.ordinal:
             return "ordinal_classification"
         return self.data.problem_type or "single_label_classification"
 
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
         values = {**super().config_values(samples), "problem_type": self.problem_type}
-        if self.options.balance_classes and self.problem_type != "multi_label_classification":
-            counts = np.bincount(
-                np.array([sample.label for sample in samples], dtype=np.int64), minlength=len(self.data.class_names)
+        counts = np.array([*replace(self.data, samples=tuple(samples)).class_counts().values()])
+        findings = self.problem_type == "multi_label_classification"
+        empty = (counts == 0) | (findings & (counts == len(samples)))
+        if empty.any():
+            name = self.data.class_names[int(empty.argmax())]
+            share = "no" if not counts[empty.argmax()] else "every"
+            raise ValueError(
+                f"{self.data.source}: {share} image of the training part shows {name}, which cannot be learned so: add images, leave it "
+                "out, or try another --split_seed"
             )
+        if self.options.balance_classes and not findings:
             values["class_weights"] = [round(float(len(samples) / (len(counts) * count)), 4) for count in counts]
         return values
 
