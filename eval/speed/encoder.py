@@ -14,28 +14,22 @@ Needs MONAI (`pip install -e ".[dev]"`). The table of small models names timm's 
 import argparse
 import copy
 import importlib.util
-import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 import transformers
 from monai.networks.nets.swin_unetr import SwinTransformer
+from timing import bf16, interleaved, print_machine, print_table
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareModel, optimize_for_inference
 from echocare_hf.hub.convert import monai_arguments
 from echocare_hf.hub.monai_mapping import to_monai_state
-from echocare_hf.inference import bfloat16_is_fast
 from echocare_hf.model.losses_echocare import anatomy_hierarchy_loss, masked_reconstruction_loss
 
 TABLES = ("forward", "training", "memory", "tiny")
@@ -75,31 +69,6 @@ class MonaiPreTraining(nn.Module):
         hidden = encoder.proj_out(hidden, True)
         loss = masked_reconstruction_loss(self.decoder(hidden), pixel_values, mask)
         return loss + anatomy_hierarchy_loss(self.head(hidden.mean((2, 3))), labels, self.config.anatomy_tree)
-
-
-def bf16(enabled: bool = True) -> torch.autocast | nullcontext:
-    return torch.autocast("cpu", torch.bfloat16) if enabled else nullcontext()
-
-
-def interleaved(cases: dict[str, Callable[[], object]], repeats: int, description: str) -> dict[str, float]:
-    """Median seconds of each case; all cases take turns, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    with tqdm(total=(repeats + 1) * len(cases), desc=description, leave=False) as bar:
-        for round_ in range(repeats + 1):
-            for name, run in cases.items():
-                start = time.perf_counter()
-                run()
-                if round_:
-                    seconds[name].append(time.perf_counter() - start)
-                bar.update()
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def print_table(title: str, rows: dict[str, float], unit: str, reference: str) -> None:
-    print(f"\n### {title}\n\n| | {unit} | ratio to {reference} |\n|---|---|---|")
-    for name, value in rows.items():
-        ratio = rows[reference] / value if unit != "images/s" else value / rows[reference]
-        print(f"| {name} | {value:.3f} | {ratio:.2f} |")
 
 
 def forward(repeats: int) -> None:
@@ -254,11 +223,7 @@ def main() -> None:
             step(bool(half))
         print(peak_memory())
         return
-    print(
-        f"{date.today()}, torch {torch.__version__}, {arguments.threads} threads, {platform.machine()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}, bf16 in hardware: {bfloat16_is_fast()}, "
-        f"{arguments.repeats} rounds, medians"
-    )
+    print_machine(arguments.threads, arguments.repeats)
     for table in arguments.tables or TABLES:
         if table == "memory":
             memory()
