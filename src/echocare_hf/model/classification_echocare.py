@@ -9,7 +9,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_echocare import EchoCareConfig
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel
+from .encoder_echocare import PRETRAINING_ONLY, EchoCareModel, EchoCarePreTrainedModel
 from .label_losses_echocare import label_logits, label_loss, last_layer_size, remember_problem_type
 from .pooling_echocare import EchoCareFeatureNorm, pooled_channels, pooled_features
 
@@ -43,7 +43,7 @@ class EchoCareImageClassifierOutput(ModelOutput):
 class EchoCareForImageClassification(EchoCarePreTrainedModel):
     # The losses are plain means: Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY, r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
         super().__init__(config)

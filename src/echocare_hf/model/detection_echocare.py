@@ -27,7 +27,7 @@ from .ellipses_echocare import (
     gaussian_divergence,
     log_to_ellipse,
 )
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
+from .encoder_echocare import PRETRAINING_ONLY, EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 from .layers_echocare import channel_layer_norm, conv_channels_last
 
 # Pixels per place of the heat map, at least: what lies between the places is the regression's.
@@ -294,7 +294,7 @@ def detection_losses(
 class EchoCareForObjectDetection(EchoCarePreTrainedModel):
     # The losses are plain means: Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY, r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
         super().__init__(config)

@@ -139,6 +139,10 @@ class EchoCareEncoder(nn.Module):
         return feature_maps[-1] if feature_maps else channel_layer_norm(hidden_states), feature_maps
 
 
+# Heads of the pretraining model, which no other model misses.
+PRETRAINING_ONLY = (r"^image_decoder\.", r"^anatomy_classifier\.")
+
+
 @auto_docstring
 class EchoCarePreTrainedModel(SelfContainedSaveMixin, PreTrainedModel):  # type: ignore[misc]
     config: EchoCareConfig
@@ -174,6 +178,8 @@ class EchoCarePreTrainedModel(SelfContainedSaveMixin, PreTrainedModel):  # type:
 
 @auto_docstring(custom_intro="The EchoCare encoder: a Swin transformer with residual convolutional blocks.")
 class EchoCareModel(EchoCarePreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY]
+
     def __init__(self, config: EchoCareConfig, add_pooling_layer: bool = True, use_mask_token: bool = True):
         r"""
         add_pooling_layer (`bool`, *optional*, defaults to `True`):
@@ -258,7 +264,7 @@ def encode_with_maps(
 
 @auto_docstring(custom_intro="The EchoCare encoder as a backbone for detection and segmentation frameworks.")
 class EchoCareBackbone(BackboneMixin, EchoCarePreTrainedModel):  # type: ignore[misc]
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY, r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
         super().__init__(config)

@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_echocare import EchoCareConfig
 from .decoder_echocare import EchoCareDenseDecoder
 from .dense_losses_echocare import structural_similarity
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
+from .encoder_echocare import PRETRAINING_ONLY, EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 from .kernels_echocare import LEAKY_SLOPE
 from .label_losses_echocare import at_least_float32
 
@@ -93,7 +93,7 @@ class EchoCareResidualHead(nn.Module):
 class EchoCareForImageToImage(EchoCarePreTrainedModel):
     # The losses are plain means: Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY, r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
         super().__init__(config)

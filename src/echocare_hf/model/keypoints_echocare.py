@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_echocare import EchoCareConfig
 from .decoder_echocare import EchoCareDenseDecoder
 from .detection_echocare import place_centres
-from .encoder_echocare import EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
+from .encoder_echocare import PRETRAINING_ONLY, EchoCareModel, EchoCarePreTrainedModel, encode_with_maps
 
 # Standard deviation of the Gaussian that a heat map shall show, as a share of the longer image side (one place at least).
 TARGET_SPREAD = 0.02
@@ -330,7 +330,7 @@ def keypoint_losses(
 class EchoCareForKeypointDetection(EchoCarePreTrainedModel):
     # The losses are plain means: Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY, r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
         super().__init__(config)

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_echocare import EchoCareConfig
-from .encoder_echocare import EchoCareModel, EchoCareModelOutput, EchoCarePreTrainedModel
+from .encoder_echocare import PRETRAINING_ONLY, EchoCareModel, EchoCareModelOutput, EchoCarePreTrainedModel
 from .label_losses_echocare import (
     at_least_float32,
     gaussian_regression_loss,
@@ -190,7 +190,7 @@ class EchoCareForVideoClassification(EchoCarePreTrainedModel):
     # The losses are plain means: Trainer must divide by the accumulation steps itself.
     accepts_loss_kwargs = False
     input_modalities = ("video",)
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.mask_token$"]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_ONLY, r"embeddings\.mask_token$"]
 
     def __init__(self, config: EchoCareConfig):
         super().__init__(config)
