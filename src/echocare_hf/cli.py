@@ -236,6 +236,101 @@ def convert(
     convert_checkpoint(checkpoint, output_dir, preset=preset, to_monai=to_monai, report=typer.echo)
 
 
+@app.command()
+def curate(
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders, archives, shards, manifests, URLs, Hub ids; NAME=... names one.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="The folder of the corpus.")],
+    every: Annotated[int, typer.Option("--every", metavar="N", help="Keep every n-th frame of a cine loop.")] = 10,
+    every_seconds: Annotated[
+        float | None,
+        typer.Option("--every-seconds", metavar="S", help="Keep a frame in S seconds instead.", show_default=False),
+    ] = None,
+    max_side: Annotated[
+        int, typer.Option("--max-side", metavar="PIXELS", help="Longest side of stored images.")
+    ] = 512,
+    image_format: Annotated[str, typer.Option("--image-format", metavar="NAME", help="jpeg or png.")] = "jpeg",
+    near_distance: Annotated[
+        int,
+        typer.Option("--near-distance", metavar="BITS", help="Bits of 64 in which near-copies differ; -1 keeps them."),
+    ] = 3,
+    min_nonzero: Annotated[
+        int, typer.Option("--min-nonzero", metavar="N", help="Pixels above 0 that an image needs.")
+    ] = 1000,
+    find_region: Annotated[bool, typer.Option(help="Remove what is around the ultrasound region.")] = True,
+    remove_text: Annotated[bool, typer.Option(help="Remove text near the border of the region.")] = True,
+    check_ultrasound: Annotated[bool, typer.Option(help="Drop what does not look like ultrasound.")] = True,
+    validation: Annotated[
+        float, typer.Option("--validation", metavar="SHARE", help="Share of the validation split.")
+    ] = 0.05,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option("--exclude", metavar="FILE", help="Hashes of images to keep out.", show_default=False),
+    ] = None,
+    hashes: Annotated[
+        Path | None,
+        typer.Option(
+            "--hashes", metavar="FILE", help="Write the hashes of all images for --exclude.", show_default=False
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="A table text,node of your own names.", show_default=False),
+    ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option("--marks", metavar="FILE", help="marks.csv of the contact sheet.", show_default=False),
+    ] = None,
+    contact_images: Annotated[
+        int, typer.Option("--contact-images", metavar="N", help="Images a class to look at.")
+    ] = 100,
+    shard_megabytes: Annotated[
+        int, typer.Option("--shard-megabytes", metavar="MB", help="About how large a shard is.")
+    ] = 64,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", help="Processes; one a core if left out.", show_default=False),
+    ] = None,
+    runner: Annotated[str, typer.Option("--runner", metavar="NAME", help="local, or ray for a cluster.")] = "local",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the split and the order of rows.")] = 0,
+) -> None:
+    """Make a clean, labelled, sharded corpus of raw ultrasound files.
+
+    Drops exact and near-copies, broken and empty files and what is not ultrasound; samples cine loops; removes what is around the
+    ultrasound region, text near its border, and all metadata; maps labels to the anatomy tree; splits by patient and clip.
+    `datasets.load_dataset(OUTPUT, streaming=True)` reads the result. A run that was stopped goes on where it was.
+
+    \b
+    Examples:
+      echocare curate breast_busi clips.zip --output corpus
+      echocare curate busi=/data/breast s3://bucket/us/** --output corpus --workers 16
+      echocare curate benchmarks --output checked --hashes benchmarks.txt     a list of images to keep out
+      echocare curate data --output corpus --exclude benchmarks.txt
+      echocare curate data --output corpus --marks marks.csv                  without what you marked as wrong
+    """
+    from .curation.command import run_command
+
+    options = {
+        "every": every,
+        "every_seconds": every_seconds,
+        "max_side": max_side,
+        "image_format": image_format,
+        "near_distance": near_distance,
+        "min_nonzero": min_nonzero,
+        "find_region": find_region,
+        "remove_text": remove_text,
+        "check_ultrasound": check_ultrasound,
+        "validation": validation,
+        "contact_images": contact_images,
+        "shard_megabytes": shard_megabytes,
+        "workers": workers or os.cpu_count() or 1,
+        "runner": runner,
+        "seed": seed,
+    }
+    run_command(sources, output, options, exclude or [], labels, marks, hashes, typer.echo)
+
+
 def main() -> None:
     """Entry point of the script `echocare`."""
     app()

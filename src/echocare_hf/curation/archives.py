@@ -1,0 +1,229 @@
+"""Archives, opened without trust: zip, tar (plain or compressed), gz, and rar where `bsdtar` is installed.
+
+No member is ever written under its own path: on disk it gets a folder and a name made from it, and its real name is kept as text. So no
+path can escape, whatever an archive says; one that tries is refused all the same, as a whole, because somebody meant harm with it.
+"""
+
+import gzip
+import lzma
+import re
+import shutil
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from .options import digest
+
+MAX_MEMBERS = 2_000_000
+"""Most members of one archive."""
+
+MAX_MEMBER_BYTES = 16 * 1024**3
+"""Most bytes of one unpacked member: 16 GiB."""
+
+MAX_TOTAL_BYTES = 2 * 1024**4
+"""Most bytes of one unpacked archive: 2 TiB."""
+
+MAX_RATIO = 50
+"""Most unpacked bytes for one packed byte, once `RATIO_FLOOR` bytes are out. Images hardly shrink; bombs do 100 to 1,000 times."""
+
+RATIO_FLOOR = 1024**2
+"""Unpacked bytes from which the ratio counts: 1 MiB."""
+
+MAX_DEPTH = 3
+"""How deep archives may lie in archives."""
+
+_BLOCK = 1024**2
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError)
+
+
+class ArchiveError(ValueError):
+    """An archive that is not opened, or not to its end. The message is one line with the limit and the cure.
+
+    Attributes:
+        reason: a code: "unsafe_archive", "archive_limit", "encrypted_archive", "damaged_archive" or "no_rar_tool".
+    """
+
+    def __init__(self, path: Path, reason: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.reason = reason
+
+
+class Member(NamedTuple):
+    """A file that was taken out of an archive: its name in there, where it lies now, and its bytes."""
+
+    name: str
+    path: Path
+    size: int
+
+
+class Skipped(NamedTuple):
+    """A member that was left out: its name and why ("link" or "device")."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class _Budget:
+    archive: Path
+    packed: int
+    members: int = 0
+    total: int = 0
+
+    def add_member(self) -> None:
+        self.members += 1
+        if self.members > MAX_MEMBERS:
+            raise self._over(f"more than {MAX_MEMBERS:,} members")
+
+    def add_bytes(self, count: int, member_total: int) -> None:
+        self.total += count
+        if member_total > MAX_MEMBER_BYTES:
+            raise self._over(f"a member of more than {MAX_MEMBER_BYTES // 1024**3} GiB")
+        if self.total > MAX_TOTAL_BYTES:
+            raise self._over(f"more than {MAX_TOTAL_BYTES // 1024**4} TiB")
+        if self.total > RATIO_FLOOR and self.total > MAX_RATIO * self.packed:
+            raise self._over(f"more than {MAX_RATIO} times its size when unpacked")
+
+    def _over(self, what: str) -> ArchiveError:
+        message = f"holds {what}, above the limit; unpack it yourself if you trust it, and give the folder"
+        return ArchiveError(self.archive, "archive_limit", message)
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive by its name. A gzipped NIfTI volume is none."""
+    name = name.lower()
+    if name.endswith((".nii.gz", ".mha.gz")):
+        return False
+    return name.endswith((*_TAR_SUFFIXES, ".zip", ".gz", ".rar"))
+
+
+def unpack(path: Path, target: Path) -> tuple[list[Member], list[Skipped]]:
+    """Take all files out of an archive.
+
+    Args:
+        path: the archive.
+        target: an empty folder for the files.
+
+    Returns:
+        The files in the order of the archive, and the members that were left out: links and devices.
+
+    Raises:
+        ArchiveError: if the archive is damaged, encrypted, tries to write outside of its folder, or is above a limit.
+    """
+    budget = _Budget(path, max(1, path.stat().st_size))
+    members: list[Member] = []
+    skipped: list[Skipped] = []
+    try:
+        for name, stream in _streams(path):
+            budget.add_member()
+            if stream is None:
+                skipped.append(Skipped(_safe_name(path, name), "link_or_device"))
+                continue
+            name = _safe_name(path, name)
+            place = _place(target, name, len(members))
+            members.append(Member(name, place, _copy(stream, place, budget)))
+    except ArchiveError:
+        raise
+    except RuntimeError as error:  # what zipfile raises where a password is asked for
+        raise ArchiveError(
+            path, "encrypted_archive", "is encrypted; unpack it yourself and give the folder"
+        ) from error
+    except _DAMAGE as error:
+        raise ArchiveError(path, "damaged_archive", f"is a damaged archive ({error}); copy it again") from error
+    return members, skipped
+
+
+def _safe_name(path: Path, name: str) -> str:
+    """The name of a member with forward slashes.
+
+    Raises:
+        ArchiveError: if it is absolute or climbs out of the archive.
+    """
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")) or "\0" in name:
+        shown = name if len(name) < 100 else name[:97] + "..."
+        raise ArchiveError(
+            path, "unsafe_archive", f"its member {shown!r} points outside of the archive; do not trust it"
+        )
+    return str(parts)
+
+
+def _place(target: Path, name: str, number: int) -> Path:
+    """Where a member is stored: files of one folder stay together, because a header (.mhd) finds its data (.raw) that way."""
+    pure = PurePosixPath(name)
+    folder = target / digest(str(pure.parent), size=8)
+    folder.mkdir(exist_ok=True)
+    plain = re.sub(r"[^\w.+-]", "_", pure.name, flags=re.ASCII).lstrip(".")
+    place = folder / (plain if 0 < len(plain) <= 128 else f"{number:07d}{pure.suffix[:16]}")
+    return place if not place.exists() else folder / f"{number:07d}_{place.name}"
+
+
+def _copy(stream: IO[bytes], place: Path, budget: _Budget) -> int:
+    size = 0
+    with place.open("wb") as file:
+        while block := stream.read(_BLOCK):
+            size += len(block)
+            budget.add_bytes(len(block), size)
+            file.write(block)
+    return size
+
+
+def _streams(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Name and content of every member but folders; None for the content of what is no plain file."""
+    name = path.name.lower()
+    if name.endswith(".zip"):
+        yield from _zip_streams(path)
+    elif name.endswith(".rar"):
+        with _rar_as_tar(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            yield from _tar_streams(archive)
+    elif name.endswith(_TAR_SUFFIXES):
+        with tarfile.open(path, mode="r|*") as archive:
+            yield from _tar_streams(archive)
+    else:
+        with gzip.open(path) as file:
+            yield path.name[: -len(".gz")], file  # type: ignore[misc]
+
+
+def _zip_streams(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.is_dir():
+                continue
+            kind = (entry.external_attr >> 16) & 0o170000
+            if kind not in (0, 0o100000):
+                yield entry.filename, None
+                continue
+            with archive.open(entry) as file:
+                yield entry.filename, file
+
+
+def _tar_streams(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes] | None]]:
+    for entry in archive:
+        if entry.isdir():
+            continue
+        yield entry.name, archive.extractfile(entry) if entry.isfile() else None
+
+
+@contextmanager
+def _rar_as_tar(path: Path) -> Iterator[IO[bytes]]:
+    """The members of a rar archive as a stream in tar format, made by libarchive's `bsdtar` (BSD licence)."""
+    tool = shutil.which("bsdtar")
+    if tool is None:
+        raise ArchiveError(
+            path, "no_rar_tool", "rar needs bsdtar (libarchive); install it, or unpack and give the folder"
+        )
+    command = [tool, "-c", "--format=pax", "-f", "-", f"@{path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            process.stdout.close()
+            process.kill()

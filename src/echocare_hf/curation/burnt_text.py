@@ -1,0 +1,186 @@
+"""Text burnt into the pixels: found by the look of its letters, removed near the border, reported elsewhere.
+
+Letters are small, thin, about as bright as each other and much brighter than what they stand on, alike in height, and they stand in
+rows. Speckle has spots like that, but not rows of them.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from .channels import brightness
+from .record import Drop, Item
+
+BORDER = 0.2
+"""Text is removed where its centre lies in the outer fifth of the image, on any side."""
+
+LEAST_LETTERS = 3
+"""A row of fewer letters is taken for speckle."""
+
+_CONTRAST = 70  # grey levels that a letter stands above its surroundings
+_LETTER_HEIGHT = (5, 40)  # pixels
+_WIDEST = 5  # times as wide as high: letters that touch
+_ONE_COLOUR = 30  # grey levels between the brightest pixels of two letters of a row
+_LEAST_BRIGHT = 120  # grey level of a letter
+_WORK_SIDE = 1024  # larger images are looked at in a reduced copy
+
+
+class TextLine(NamedTuple):
+    """A row of letters: its box, half-open, in pixels, and the number of letters in it."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    letters: int
+
+
+def remove_text(items: list[Item]) -> tuple[list[Item], list[Drop]]:
+    """Fill the text near the border of each image with what is around it, and count the lines that are left.
+
+    Args:
+        items: images cut to their region.
+
+    Returns:
+        The images with `pixels`, `text_removed` and `text_suspected` changed; no drops.
+    """
+    done = []
+    for item in items:
+        pixels = item.pixels
+        near: list[TextLine] = []
+        far: list[TextLine] = []
+        for line in find_text(pixels):
+            (near if _near_border(line, pixels.shape) else far).append(line)
+        if near:
+            pixels = fill_lines(pixels, near)
+        done.append(replace(item, pixels=pixels, text_removed=len(near), text_suspected=len(far)))
+    return done, []
+
+
+def find_text(pixels: np.ndarray) -> list[TextLine]:
+    """The rows of letters in an image.
+
+    Args:
+        pixels: uint8 `(height, width, 3)`.
+
+    Returns:
+        The rows, from top to bottom.
+    """
+    height, width = pixels.shape[:2]
+    scale = max(1, -(-max(height, width) // _WORK_SIDE))
+    light = brightness(pixels)
+    if scale > 1:
+        light = np.asarray(Image.fromarray(light).reduce(scale))
+    lines = []
+    for row in _rows(_letters(light)):
+        x0, y0 = row[:, 0:2].min(axis=0).tolist()
+        x1, y1 = row[:, 2:4].max(axis=0).tolist()
+        lines.append(TextLine(x0 * scale, y0 * scale, x1 * scale, y1 * scale, len(row)))
+    return sorted(lines, key=lambda line: (line.y0, line.x0))
+
+
+def _letters(light: np.ndarray) -> np.ndarray:
+    """Small thin bright spots, int `(letters, 5)`: x0, y0, x1, y1, half-open, and the brightest grey level."""
+    stands_out = (light >= _LEAST_BRIGHT) & (light.astype(np.int16) - _ground(light) >= _CONTRAST)
+    if stands_out.mean() > 0.2:  # a texture, not text
+        return np.empty((0, 5), int)
+    spots, _ = ndimage.label(stands_out, np.ones((3, 3), int))
+    boxes = []
+    sizes = np.bincount(spots.ravel())
+    places = ndimage.find_objects(spots)
+    peaks = ndimage.maximum(light, spots, np.arange(1, len(sizes)))
+    for number in np.flatnonzero((sizes[1:] >= _LETTER_HEIGHT[0]) & (sizes[1:] <= _LETTER_HEIGHT[1] ** 2)) + 1:
+        place = places[number - 1]
+        rows, columns = place
+        tall, wide = rows.stop - rows.start, columns.stop - columns.start
+        if not _LETTER_HEIGHT[0] <= tall <= _LETTER_HEIGHT[1] or wide > _WIDEST * tall:
+            continue
+        if sizes[number] < 0.15 * tall * wide or sizes[number] < tall:
+            continue
+        boxes.append((columns.start, rows.start, columns.stop, rows.stop, int(peaks[number - 1])))
+    return np.array(boxes, int).reshape(-1, 5)
+
+
+def _ground(light: np.ndarray) -> np.ndarray:
+    """What is left of an image once everything thinner than about 9 pixels is gone, uint8 of its shape."""
+    height, width = light.shape
+    even = np.pad(light, ((0, height % 2), (0, width % 2)), mode="edge")
+    half = np.minimum(np.minimum(even[::2, ::2], even[1::2, ::2]), np.minimum(even[::2, 1::2], even[1::2, 1::2]))
+    opened = ndimage.maximum_filter(ndimage.minimum_filter(half, 4), 5)
+    return opened.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+
+
+def _rows(boxes: np.ndarray) -> list[np.ndarray]:
+    """Group letters into rows: alike in height and brightness, on one base line, close to each other."""
+    boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
+    free = np.ones(len(boxes), bool)
+    rows = []
+    for first in range(len(boxes)):
+        if not free[first]:
+            continue
+        row = [first]
+        while (following := _next(boxes, free, row[-1])) is not None:
+            row.append(following)
+        if len(row) >= LEAST_LETTERS:
+            free[row] = False
+            rows.append(boxes[row])
+    return rows
+
+
+def _next(boxes: np.ndarray, free: np.ndarray, index: int) -> int | None:
+    """The letter that follows one in its row, None if there is none."""
+    x0, y0, x1, y1, peak = boxes[index]
+    tall = y1 - y0
+    heights = boxes[:, 3] - boxes[:, 1]
+    gap = boxes[:, 0] - x1
+    fits = (
+        free
+        & (boxes[:, 0] > x0)
+        & (gap >= -1)
+        & (gap <= 1.2 * tall)
+        & (np.abs(boxes[:, 3] - y1) <= max(1, 0.15 * tall))
+        & (np.abs(heights - tall) <= max(1, 0.3 * tall))
+        & (np.abs(boxes[:, 4] - peak) <= _ONE_COLOUR)
+    )
+    candidates = np.flatnonzero(fits)
+    return int(candidates[np.argmin(gap[candidates])]) if candidates.size else None
+
+
+def _near_border(line: TextLine, shape: tuple[int, ...]) -> bool:
+    x, y = (line.x0 + line.x1) / 2 / shape[1], (line.y0 + line.y1) / 2 / shape[0]
+    return min(x, 1 - x, y, 1 - y) < BORDER
+
+
+def fill_lines(pixels: np.ndarray, lines: list[TextLine]) -> np.ndarray:
+    """Replace boxes of text, with a margin of a quarter of their height, by the median of a ring around them.
+
+    Args:
+        pixels: uint8 `(height, width, 3)`.
+        lines: what to fill.
+
+    Returns:
+        A copy.
+    """
+    filled = pixels.copy()
+    for line in lines:
+        margin = max(2, (line.y1 - line.y0) // 4)
+        inner = _grown(line, margin, pixels.shape)
+        y0, y1, x0, x1 = _grown(line, 3 * margin, pixels.shape)
+        ring = np.ones((y1 - y0, x1 - x0), bool)
+        ring[inner[0] - y0 : inner[1] - y0, inner[2] - x0 : inner[3] - x0] = False
+        around = filled[y0:y1, x0:x1][ring]
+        filled[inner[0] : inner[1], inner[2] : inner[3]] = np.median(around, axis=0) if len(around) else 0
+    return filled
+
+
+def _grown(line: TextLine, margin: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Rows and columns of a box with a margin, cut to the image: y0, y1, x0, x1."""
+    return (
+        max(0, line.y0 - margin),
+        min(shape[0], line.y1 + margin),
+        max(0, line.x0 - margin),
+        min(shape[1], line.x1 + margin),
+    )

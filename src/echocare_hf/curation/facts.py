@@ -1,0 +1,221 @@
+"""What the tables beside the images, and the names of folders, say of each file: labels, group, licence, spacing."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from echocare_hf.data.labelled.folder import MaskFinder, split_name
+from echocare_hf.data.labelled.known import known_group, known_set
+from echocare_hf.data.labelled.table import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    LICENCE_COLUMNS,
+    MASK_COLUMNS,
+    METADATA_NAMES,
+    PATIENT_COLUMNS,
+    SEQUENCE_COLUMNS,
+    SPACING_COLUMNS,
+    TARGET_IMAGE_COLUMNS,
+    Row,
+    Table,
+    is_blank,
+    read_table,
+    text,
+)
+from echocare_hf.data.reading_record import Spacing, clean_spacing
+
+from .record import FoundFile
+
+NODE_COLUMNS = ("node", "anatomy_node", "anatomy")
+VIEW_COLUMNS = ("view", "plane", "structure")
+ORGAN_COLUMNS = ("organ", "body_part", "region", "site", "muscle")
+MODALITY_COLUMNS = ("modality", "mode")
+DATASET_COLUMNS = ("dataset", "data_set", "source_dataset")
+_TABLE_NAMES = (*METADATA_NAMES, "index.csv", "labels.csv", "train.csv")
+_PLAIN_FOLDERS = ("images", "image", "imgs", "img", "frames", "videos", "video", "dicom", "data")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is said of one file.
+
+    Attributes:
+        dataset: data set it belongs to.
+        texts: `(where, text)` that may name an anatomy node, the most telling first; where is "node", "view", "organ", "label" or
+            "folder".
+        label: the source's own label, or None.
+        group: patient, else clip, with the data set before it, or None.
+        licence: as the table states it, or None.
+        modality: as the table states it, or None.
+        spacing: mm per pixel down and across, or None.
+        is_label: whether the file is itself a label (a mask, a better version of an image), not an image.
+    """
+
+    dataset: str
+    texts: tuple[tuple[str, str], ...] = ()
+    label: str | None = None
+    group: str | None = None
+    licence: str | None = None
+    modality: str | None = None
+    spacing: Spacing | None = None
+    is_label: bool = False
+
+
+def read_facts(
+    source: str, root: Path, images: Sequence[FoundFile], tables: Sequence[FoundFile], manifest: Table | None = None
+) -> tuple[dict[str, Facts], list[str]]:
+    """The facts of every image of a source.
+
+    Tables called metadata.csv (or .tsv, .jsonl), index.csv, labels.csv or train.csv are read, with file names relative to the table.
+    Where several speak of one file, the one nearest to it goes first, but for anatomy nodes, data set and licence, where the outermost
+    one (the index of a collection) does.
+
+    Args:
+        source: name of the source.
+        root: folder or file of the source; the names of known public data sets in its path count.
+        images: what may be images.
+        tables: what may be tables.
+        manifest (optional): the rows of a source that is a manifest.
+
+    Returns:
+        Facts by name, and one line for each table that cannot be read.
+    """
+    problems: list[str] = []
+    rows: dict[str, list[tuple[Row, Table]]] = {}
+    labels: set[str] = set()
+    names = {file.name for file in images}
+    found = [("", manifest)] if manifest is not None else []
+    for file in sorted(tables, key=lambda table: (-table.name.count("/"), table.name)):  # the nearest first
+        if PurePosixPath(file.name).name.lower() not in _TABLE_NAMES:
+            continue
+        try:
+            found.append((file.name.rpartition("/")[0], read_table(Path(file.path))))
+        except (ValueError, OSError) as error:
+            problems.append(f"{error} (the table was not used)")
+    found += _index_above(root)
+    for folder, table in found:
+        _collect(folder, table, names, rows, labels)
+    virtual = Path("/") if not root.name else Path("/", root.name)
+    finder = MaskFinder(virtual, [virtual / name for name in names])
+    labels |= {path.relative_to(virtual).as_posix() for path in finder.masks}
+    datasets = {dataset for entries in rows.values() if (dataset := _dataset(entries)) is not None}
+    facts = {
+        file.name: _facts(source, root, file.name, rows.get(file.name, []), file.name in labels, datasets)
+        for file in images
+    }
+    return facts, problems
+
+
+def _index_above(root: Path) -> list[tuple[str, Table]]:
+    """The rows of an `index.csv` one folder up that speak of this folder, with names relative to it."""
+    path = root.parent / "index.csv"
+    if not root.is_dir() or not path.is_file():
+        return []
+    table = read_table(path)
+    column = table.find(IMAGE_COLUMNS)
+    if column is None:
+        return []
+    prefix = f"{root.resolve().name}/"
+    rows = [row for row in table.rows if text(row.get(column)).startswith(prefix)]
+    masks = [name for name in table.columns if name in MASK_COLUMNS]
+    names = [column, *masks]
+    cut = [row | {name: text(row[name]).removeprefix(prefix) for name in names if row.get(name)} for row in rows]
+    return [("", replace(table, rows=cut))] if cut else []
+
+
+def _collect(
+    folder: str, table: Table, names: set[str], rows: dict[str, list[tuple[Row, Table]]], labels: set[str]
+) -> None:
+    """Put the rows of a table to the names of the files they speak of."""
+    column = table.find(IMAGE_COLUMNS)
+    if column is None:
+        return
+    label_columns = [name for name in (table.find(MASK_COLUMNS), table.find(TARGET_IMAGE_COLUMNS)) if name]
+    for row in table.rows:
+        for name in _names(folder, row.get(column)):
+            if name in names:
+                rows.setdefault(name, []).append((row, table))
+        for label_column in label_columns:
+            if label_column != column:
+                labels.update(_names(folder, row.get(label_column)))
+
+
+def _names(folder: str, cell: object) -> list[str]:
+    """Names of files from a cell: one, or several parted by semicolons."""
+    if is_blank(cell):
+        return []
+    parts = cell if isinstance(cell, list) else re.split(r"\s*;\s*", text(cell))
+    return [str(PurePosixPath(folder, text(part).replace("\\", "/"))) for part in parts]
+
+
+def _dataset(rows: list[tuple[Row, Table]]) -> str | None:
+    """The data set that the outermost table states, unless that is a mere number."""
+    stated = _first(rows[::-1], DATASET_COLUMNS)
+    return None if stated is None or re.fullmatch(r"[\d.]+", stated) else stated
+
+
+def _facts(
+    source: str, root: Path, name: str, rows: list[tuple[Row, Table]], is_label: bool, datasets: set[str]
+) -> Facts:
+    def nearest(columns: Iterable[str]) -> str | None:
+        return _first(rows, columns)
+
+    def outermost(columns: Iterable[str]) -> str | None:
+        return _first(rows[::-1], columns)
+
+    parts = PurePosixPath(name).parts[:-1]
+    dataset = _dataset(rows) or (parts[0] if parts and parts[0] in datasets else source)
+    node = outermost(NODE_COLUMNS)
+    texts = [("node", node)] if node else []
+    texts += [("view", value) for column in VIEW_COLUMNS if (value := nearest([column]))]
+    texts += [("organ", value) for column in ORGAN_COLUMNS if (value := nearest([column]))]
+    label = nearest(LABEL_COLUMNS)
+    folders = [part for part in reversed(parts) if part.lower() not in _PLAIN_FOLDERS and split_name(part) is None]
+    if label is None and not rows and folders and folders[0] != dataset:
+        label = folders[0]
+    if label:
+        texts.append(("label", label))
+    texts += [("folder", part) for part in (*folders, source)]
+    spacing_text = nearest(SPACING_COLUMNS)
+    modality = nearest(MODALITY_COLUMNS)
+    group = _group(root, name, rows)
+    return Facts(
+        dataset=dataset,
+        texts=tuple(dict.fromkeys(texts)),
+        label=label,
+        group=None if group is None else f"{dataset}/{group}",
+        licence=outermost(LICENCE_COLUMNS),
+        modality=modality,
+        spacing=_spacing(spacing_text) if spacing_text else None,
+        is_label=is_label,
+    )
+
+
+def _group(root: Path, name: str, rows: list[tuple[Row, Table]]) -> str | None:
+    """The patient that a table states, else the one that the file names of a known set tell, else the clip."""
+    patient = _first(rows, [column for column in PATIENT_COLUMNS if column != "group"])
+    if patient:
+        return patient
+    path = root.resolve() / name
+    known = known_set(path)
+    if known and (told := known_group(known, name)):
+        return told
+    return _first(rows, ["group"]) or _first(rows, SEQUENCE_COLUMNS)
+
+
+def _first(rows: list[tuple[Row, Table]], columns: Iterable[str]) -> str | None:
+    """The first cell that says something, table by table, in the order of `columns`."""
+    names = tuple(columns)
+    for row, table in rows:
+        for name in names:
+            column = table.find([name])
+            if column is not None and not is_blank(row.get(column)):
+                return text(row[column])
+    return None
+
+
+def _spacing(value: str) -> Spacing | None:
+    """One number, or row and column spacing, in mm per pixel; None for anything else."""
+    parts = re.split(r"[,;\\\s]+", value.strip("[]() "))
+    return clean_spacing(parts[0], parts[-1]) if len(parts) in (1, 2) else None

@@ -1,0 +1,151 @@
+"""Writing the corpus: parquet shards that `datasets` streams, rows in random order, the same bytes in every run.
+
+A shard takes a range of keys, so it draws on one or two chunks of every source and needs no shuffle over the whole corpus; keys are
+hashes, so a shard is a random sample of the files. Frames of one cine loop lie in one shard, spread over it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from echocare_hf.anatomy import AnatomyTree
+
+from .chunks import Progress
+from .engine import run_jobs
+from .options import CurateOptions, digest
+from .tables import write_table
+
+SPLITS = ("train", "validation")
+ROWS_PER_GROUP = 128
+"""Rows that a reader takes at a time."""
+
+LEAST_SHARDS = 8
+"""Shards of a split that is large enough (`ROWS_PER_GROUP` rows each), so that several workers can read it."""
+
+_META = ["id", "node", "label", "group", "cluster", "source", "licence", "split", "modality", "width", "height"]
+_META += ["spacing_row_mm", "spacing_column_mm", "source_path", "frame"]
+COLUMNS = ["image", "id", "node", "labels", *_META[2:]]
+"""Columns of the corpus, in order."""
+
+
+@cache
+def corpus_schema() -> pa.Schema:
+    """The Arrow schema of a shard, with the features of `datasets` in its metadata."""
+    from datasets import Features, Image, List, Value
+
+    kinds = {"width": "int32", "height": "int32", "frame": "int32"}
+    kinds |= {"spacing_row_mm": "float32", "spacing_column_mm": "float32"}
+    features = {name: Value(kinds.get(name, "string")) for name in COLUMNS}
+    features["image"] = Image()
+    features["labels"] = List(Value("int8"), length=len(AnatomyTree.default()))
+    return Features(features).arrow_schema
+
+
+def write_shards(
+    kept: pa.Table, chunks: Sequence[Path], work: Path, options: CurateOptions, progress: Progress
+) -> dict[str, list[Path]]:
+    """Write all shards; those that an earlier run has finished are used again.
+
+    Args:
+        kept: of `Decisions`.
+        chunks: where the images are.
+        work: the work folder; shards lie in `shards` below it, under names that tell their contents.
+        options: the settings.
+        progress: called after each shard.
+
+    Returns:
+        For each split that is not empty, its shards in order.
+    """
+    jobs: list[str] = []
+    shards: dict[str, list[Path]] = {}
+    wanted: list[str] = []
+    for split in SPLITS:
+        rows = kept.filter(pc.equal(kept["split"], split))
+        if not len(rows):
+            continue
+        count = shard_count(pc.sum(rows["image_bytes"]).as_py(), len(rows), options)
+        numbers = shard_numbers(rows["key"], count)
+        paths = []
+        for number in range(count):
+            part = rows.filter(pa.array(numbers == number)).sort_by([("order", "ascending"), ("id", "ascending")])
+            if not len(part):
+                continue
+            name = _name(part, chunks)
+            path = work / "shards" / f"{name}.parquet"
+            paths.append(path)
+            wanted.append(path.name)
+            if not path.is_file():
+                plan = work / "plans" / f"{name}.parquet"
+                write_table(part, plan)
+                jobs.append(
+                    json.dumps({"plan": str(plan), "chunks": [str(chunk) for chunk in chunks], "target": str(path)})
+                )
+        shards[split] = paths
+    for done, _ in enumerate(run_jobs(run_shard, jobs, options.workers), 1):
+        progress("write", done, len(jobs))
+    for path in [*(work / "shards").glob("*.parquet")]:
+        if path.name not in wanted:
+            path.unlink()  # of an earlier corpus; made anew if it is ever wanted again
+    return shards
+
+
+def shard_count(image_bytes: int, rows: int, options: CurateOptions) -> int:
+    """How many shards a split has: about `options.shard_megabytes` each, and `LEAST_SHARDS` if there are rows enough."""
+    by_size = -(-image_bytes // (options.shard_megabytes * 1024**2))
+    return max(1, by_size, min(LEAST_SHARDS, rows // ROWS_PER_GROUP))
+
+
+def shard_numbers(keys: pa.ChunkedArray, count: int) -> np.ndarray:
+    """The shard of each row, int64: ranges of keys of equal width."""
+    values = np.array([int(key[:8], 16) for key in keys.to_pylist()], np.int64)
+    return values * count >> 32
+
+
+def _name(part: pa.Table, chunks: Sequence[Path]) -> str:
+    """A name that two shards share only if they hold the same."""
+    used = sorted({chunks[number].name for number in part["chunk"].to_pylist()})
+    hasher = hashlib.blake2b(
+        json.dumps([COLUMNS, ROWS_PER_GROUP, used, list(AnatomyTree.default().ids)]).encode(), digest_size=16
+    )
+    plain = part.drop_columns(["chunk"]).combine_chunks()
+    for column in plain.columns:
+        hasher.update(json.dumps(column.to_pylist()).encode())
+    return digest(hasher.hexdigest())
+
+
+def run_shard(job: str) -> str:
+    """Write the shard that a job's plan lists, and remove the plan."""
+    given = json.loads(job)
+    plan_path = Path(given["plan"])
+    plan = pq.read_table(plan_path)
+    images: dict[tuple[str, int], bytes] = {}
+    for number in sorted(set(plan["chunk"].to_pylist())):
+        wanted = plan.filter(pc.equal(plan["chunk"], number))
+        low, high = pc.min(wanted["key"]).as_py(), pc.max(wanted["key"]).as_py()
+        found = pq.read_table(
+            given["chunks"][number],
+            columns=["key", "frame", "image"],
+            filters=[("key", ">=", low), ("key", "<=", high)],
+        )
+        chosen = set(zip(wanted["key"].to_pylist(), wanted["frame"].to_pylist(), strict=True))
+        for key, frame, image in zip(*(found[name].to_pylist() for name in ("key", "frame", "image")), strict=True):
+            if (key, frame) in chosen:
+                images[key, frame] = image
+    tree = AnatomyTree.default()
+    labels = {node: tree.labels(node).tolist() for node in set(plan["node"].to_pylist())}
+    columns = {name: plan[name].combine_chunks() for name in _META}
+    places = zip(plan["key"].to_pylist(), plan["frame"].to_pylist(), strict=True)
+    schema = corpus_schema()
+    columns["image"] = pa.array([{"bytes": images[p], "path": None} for p in places], schema.field("image").type)
+    columns["labels"] = pa.array([labels[node] for node in plan["node"].to_pylist()])
+    table = pa.table([columns[name].cast(schema.field(name).type) for name in COLUMNS], schema=schema)
+    write_table(table, Path(given["target"]), ROWS_PER_GROUP)
+    plan_path.unlink()
+    return given["target"]

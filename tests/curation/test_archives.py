@@ -1,0 +1,180 @@
+"""Archives are opened without trust: nothing escapes, nothing explodes, everything good comes out."""
+
+import gzip
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from echocare_hf.curation import archives
+from echocare_hf.curation.archives import ArchiveError, is_archive, unpack
+from echocare_hf.curation.record import FoundFile
+from echocare_hf.curation.unpacked import open_container
+
+FILES = {"a/one.png": b"\x89PNG one", "a/b/two.jpg": b"\xff\xd8\xff two", "three.txt": b"text"}
+
+
+def make_zip(path: Path, files: dict[str, bytes], level: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", level) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def unpacked(path: Path, target: Path) -> dict[str, bytes]:
+    target.mkdir()
+    members, _ = unpack(path, target)
+    return {member.name: member.path.read_bytes() for member in members}
+
+
+@pytest.mark.parametrize("suffix, mode", [(".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.xz", "w:xz")])
+def test_tar_comes_out_whole(tmp_path, suffix, mode):
+    path = make_tar(tmp_path / f"archive{suffix}", FILES, mode)
+    assert is_archive(path.name)
+    assert unpacked(path, tmp_path / "out") == FILES
+
+
+def test_zip_and_gz_come_out_whole(tmp_path):
+    assert unpacked(make_zip(tmp_path / "archive.zip", FILES), tmp_path / "out") == FILES
+    single = tmp_path / "image.png.gz"
+    single.write_bytes(gzip.compress(FILES["a/one.png"]))
+    assert unpacked(single, tmp_path / "out2") == {"image.png": FILES["a/one.png"]}
+
+
+@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="bsdtar, which reads rar, is not installed")
+def test_rar_goes_through_bsdtar(tmp_path):
+    path = make_zip(tmp_path / "archive.rar", FILES)  # bsdtar looks at the bytes; no free tool writes rar
+    assert unpacked(path, tmp_path / "out") == FILES
+
+
+def test_rar_without_a_tool_says_which(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives.shutil, "which", lambda name: None)
+    (tmp_path / "a.rar").write_bytes(b"Rar!\x1a\x07\x00")
+    with pytest.raises(ArchiveError, match="bsdtar") as caught:
+        unpack(tmp_path / "a.rar", tmp_path)
+    assert caught.value.reason == "no_rar_tool"
+
+
+def test_a_gzipped_volume_is_no_archive():
+    assert not is_archive("brain.nii.gz") and is_archive("brain.gz")
+
+
+@pytest.mark.parametrize(
+    "name", ["../escape.png", "a/../../escape.png", "/etc/escape.png", "..\\escape.png", "C:/escape.png"]
+)
+@pytest.mark.parametrize("make, suffix", [(make_zip, ".zip"), (make_tar, ".tar")])
+def test_a_path_that_escapes_condemns_the_archive(tmp_path, name, make, suffix):
+    path = make(tmp_path / f"slip{suffix}", {"good.png": b"1", name: b"2"})
+    target = tmp_path / "deep" / "target"
+    target.mkdir(parents=True)
+    with pytest.raises(ArchiveError, match="outside of the archive") as caught:
+        unpack(path, target)
+    assert caught.value.reason == "unsafe_archive" and str(path) in str(caught.value)
+    outside = {place.name for place in tmp_path.rglob("*") if place.is_file()} - {path.name}
+    assert outside <= {"good.png"} and not (tmp_path / "deep" / "escape.png").exists()
+
+
+def test_links_and_devices_are_left_out(tmp_path):
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (("soft.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE), ("dev.png", tarfile.CHRTYPE)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            archive.addfile(entry)
+    (tmp_path / "out").mkdir()
+    members, skipped = unpack(path, tmp_path / "out")
+    assert members == [] and {name for name, _ in skipped} == {"soft.png", "hard.png", "dev.png"}
+    entry = zipfile.ZipInfo("link.png")
+    entry.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+    assert unpack(tmp_path / "link.zip", tmp_path / "out")[1][0].name == "link.png"
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "gz"])
+def test_a_bomb_is_stopped_early(tmp_path, kind):
+    zeros = bytes(16 * 1024**2)  # shrinks about a thousand times
+    path = tmp_path / f"bomb.{kind}"
+    if kind == "zip":
+        make_zip(path, {"zeros.bin": zeros}, zipfile.ZIP_DEFLATED)
+    elif kind == "gz":
+        path.write_bytes(gzip.compress(zeros))
+    else:
+        make_tar(path, {"zeros.bin": zeros}, "w:gz")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArchiveError, match="more than 50 times its size"):
+        unpack(path, tmp_path / "out")
+    written = sum(place.stat().st_size for place in (tmp_path / "out").rglob("*") if place.is_file())
+    assert written <= 50 * path.stat().st_size + 1024**2
+
+
+@pytest.mark.parametrize(
+    "limit, match", [("MAX_MEMBERS", "members"), ("MAX_MEMBER_BYTES", "a member of more"), ("MAX_TOTAL_BYTES", "TiB")]
+)
+def test_each_limit_is_named(tmp_path, monkeypatch, limit, match):
+    monkeypatch.setattr(archives, limit, 2)
+    with pytest.raises(ArchiveError, match=match) as caught:
+        unpack(make_zip(tmp_path / "archive.zip", FILES), tmp_path)
+    assert caught.value.reason == "archive_limit" and "unpack it yourself" in str(caught.value)
+
+
+def test_damage_is_reported(tmp_path):
+    path = make_zip(tmp_path / "archive.zip", FILES)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ArchiveError, match="damaged"):
+        unpack(path, tmp_path)
+
+
+def test_archives_in_archives_and_nothing_half_unpacked(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip", FILES).read_bytes()
+    path = make_tar(tmp_path / "outer.tar", {"x/inner.zip": inner, "y/photo.png": b"photo"})
+    file = FoundFile("source", "outer.tar", str(path), path.stat().st_size)
+    files, drops = open_container(file, tmp_path / "work")
+    assert {entry.name: Path(entry.path).read_bytes() for entry in files} == {
+        "outer.tar!/y/photo.png": b"photo",
+        **{f"outer.tar!/x/inner.zip!/{name}": content for name, content in FILES.items()},
+    }
+    assert not drops and not list((tmp_path / "work").rglob("*.partial"))
+    before = {place: place.stat().st_mtime_ns for place in (tmp_path / "work").rglob("*")}
+    assert open_container(file, tmp_path / "work")[0] == files  # taken out once
+    assert {place: place.stat().st_mtime_ns for place in (tmp_path / "work").rglob("*")} == before
+
+
+def test_too_deep_is_refused(tmp_path):
+    content = b"png"
+    for level in range(5):
+        content = make_zip(tmp_path / f"{level}.zip", {f"{level}.zip" if level else "a.png": content}).read_bytes()
+    file = FoundFile("source", "4.zip", str(tmp_path / "4.zip"), len(content))
+    files, drops = open_container(file, tmp_path / "work")
+    assert not files and [drop.reason for drop in drops] == ["archive_limit"] and "deep" in drops[0].detail
+
+
+def test_headers_stay_beside_their_data(tmp_path):
+    path = make_zip(
+        tmp_path / "a.zip",
+        {"p1/scan.mhd": b"ElementDataFile = scan.raw", "p1/scan.raw": b"raw", "p2/scan.raw": b"other"},
+    )
+    (tmp_path / "out").mkdir()
+    members = {member.name: member.path for member in unpack(path, tmp_path / "out")[0]}
+    assert members["p1/scan.mhd"].parent == members["p1/scan.raw"].parent != members["p2/scan.raw"].parent
+    assert members["p1/scan.raw"].name == "scan.raw"
+
+
+def test_the_index_of_an_unpacked_archive_is_json(tmp_path):
+    path = make_zip(tmp_path / "a.zip", FILES)
+    open_container(FoundFile("s", "a.zip", str(path), 1), tmp_path / "work")
+    (index,) = (tmp_path / "work").rglob(".index.json")
+    assert {name for name, _, _ in json.loads(index.read_text())[0]} == set(FILES)

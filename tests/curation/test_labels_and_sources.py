@@ -1,0 +1,166 @@
+"""Labels are mapped to the tree with a record of how; shards and manifests become files with facts."""
+
+import io
+import json
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from curation_helpers import item, phantom, save
+from PIL import Image
+from skimage import data as pictures
+
+from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.curation.archives import ArchiveError
+from echocare_hf.curation.facts import read_facts
+from echocare_hf.curation.mapping import LabelMapper, read_aliases
+from echocare_hf.curation.modality import modality_from_text, tell_modality
+from echocare_hf.curation.quality import not_ultrasound
+from echocare_hf.curation.sources import discover, open_source, sort_by_type
+from echocare_hf.curation.tfrecord import read_tfrecord
+
+TREE = AnatomyTree.default()
+
+
+@pytest.mark.parametrize(
+    "where, given, node, how",
+    [
+        ("node", "heart_a4c", "heart_a4c", "exact"),
+        ("view", "apical 4-chamber (cine; judged by eye)", "heart_a4c", "exact"),
+        ("organ", "Livr", "liver", "close"),
+        ("folder", "breast_busi", "breast", "contained"),
+        ("label", "benign", None, "unmapped"),
+        ("label", "breast images", None, "unmapped"),  # labels are findings more often than organs: no guessing
+        ("organ", "liver and kidney", None, "unmapped"),  # two nodes are none
+    ],
+)
+def test_texts_are_mapped_and_say_how(where, given, node, how):
+    assert LabelMapper(TREE).look_up(where, given) == (node, how)
+
+
+def test_the_deeper_node_of_several_texts_counts_and_is_reported():
+    mapper = LabelMapper(TREE)
+    assert mapper.map([("organ", "heart"), ("label", "A4C"), ("folder", "liver")]) == "heart_a4c"
+    assert mapper.map([("label", "benign"), ("folder", "breast_busi")]) == "breast"
+    assert {"where": "label", "text": "benign", "node": "", "how": "unmapped", "files": 1} in mapper.report()
+
+
+def test_aliases_of_the_user_go_first(tmp_path):
+    (tmp_path / "names.csv").write_text("text,node\nlever,liver\nheart,\n")
+    mapper = LabelMapper(TREE, read_aliases(tmp_path / "names.csv", TREE))
+    assert mapper.look_up("organ", "Lever") == ("liver", "alias") and mapper.look_up("organ", "heart") == (
+        None,
+        "alias",
+    )
+    (tmp_path / "wrong.csv").write_text("text,node\nlever,livver\n")
+    with pytest.raises(ValueError, match="liver"):
+        read_aliases(tmp_path / "wrong.csv", TREE)
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(phantom(number)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def facts_of(source, work):
+    files, drops = discover(source, work)
+    images, tables, _ = sort_by_type(files)
+    facts, problems = read_facts(source.name, source.root, images, tables, source.table)
+    assert not problems
+    return facts, drops
+
+
+def test_rows_of_a_parquet_shard_become_files_with_facts(tmp_path):
+    rows = [{"image": {"bytes": png(n), "path": f"{n}.png"}, "organ": "liver", "patient": n // 2} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "shard.parquet")
+    facts, drops = facts_of(open_source(f"hub={tmp_path}/shard.parquet", tmp_path / "work"), tmp_path / "work")
+    assert not drops and sorted(facts) == [f"shard.parquet!/000000{n}.png" for n in range(3)]
+    assert [facts[name].group for name in sorted(facts)] == ["hub/0", "hub/0", "hub/1"]
+    assert all(("organ", "liver") in fact.texts for fact in facts.values())
+
+
+def varint(number: int) -> bytes:
+    return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def record(features: dict[str, bytes]) -> bytes:
+    """A TFRecord of one tf.train.Example, written by hand from the wire format."""
+    entries = b"".join(field(1, field(1, name.encode()) + field(2, value)) for name, value in features.items())
+    example = field(1, entries)
+    return struct.pack("<QI", len(example), 0) + example + bytes(4)
+
+
+def test_tfrecords_are_read_without_tensorflow(tmp_path):
+    image = png(1)
+    features = {
+        "image/encoded": field(1, field(1, image)),
+        "organ": field(1, field(1, b"liver")),
+        "spacing": field(2, field(1, struct.pack("<2f", 0.5, 0.25))),
+        "age": field(3, field(1, varint(300) + varint(7))),
+        "count": field(3, varint(1 << 3) + varint(2**64 - 1)),
+    }
+    (tmp_path / "a.tfrecord").write_bytes(record(features) * 2)
+    rows = list(read_tfrecord(tmp_path / "a.tfrecord"))
+    expected = {"image/encoded": image, "organ": "liver", "spacing": [0.5, 0.25], "age": [300, 7], "count": -1}
+    assert rows == [expected, expected]
+    (tmp_path / "cut.tfrecord").write_bytes(record(features)[:-9])
+    with pytest.raises(ArchiveError, match="no complete TFRecord"):
+        list(read_tfrecord(tmp_path / "cut.tfrecord"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_a_manifest_lists_files_and_missing_ones_are_counted(tmp_path, suffix):
+    save(tmp_path / "pictures/a.png", phantom(1))
+    rows = [
+        {"image": "pictures/a.png", "view": "A4C", "group": "p1"},
+        {"image": "pictures/b.png", "view": "", "group": ""},
+    ]
+    path = tmp_path / f"list{suffix}"
+    lines = ["image,view,group", *(",".join(row.values()) for row in rows)]
+    path.write_text(json.dumps(rows) if suffix == ".json" else "\n".join(lines))
+    facts, drops = facts_of(open_source(str(path), tmp_path / "work"), tmp_path / "work")
+    assert [(drop.name, drop.reason) for drop in drops] == [("pictures/b.png", "missing_file")]
+    assert facts["pictures/a.png"].texts[0] == ("view", "A4C") and facts["pictures/a.png"].group == "list/p1"
+
+
+def test_masks_are_no_images(tmp_path):
+    for name in ("images/a.png", "masks/a.png", "b.png", "b_mask.png"):
+        save(tmp_path / "set" / name, phantom(1))
+    facts, _ = facts_of(open_source(str(tmp_path / "set"), tmp_path / "work"), tmp_path / "work")
+    assert {name for name, fact in facts.items() if fact.is_label} == {"masks/a.png", "b_mask.png"}
+
+
+def test_modality_comes_from_words_and_from_colour():
+    assert modality_from_text("Colour Doppler") == "Doppler" and modality_from_text("M-mode") == "M-mode"
+    assert modality_from_text("ultrasound") is None and modality_from_text(None) is None
+    grey = phantom(1)
+    flow = grey.copy()
+    flow[60:100, 60:90], flow[60:100, 90:120] = (200, 30, 10), (10, 30, 200)
+    (one, other), _ = tell_modality([item(grey), item(flow)])
+    assert (one.modality, other.modality) == ("unknown", "Doppler")
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "camera", "brick", "moon", "rocket", "coins", "page"])
+def test_photographs_are_no_ultrasound(name):
+    image = Image.fromarray(getattr(pictures, name)()).convert("RGB")
+    assert not_ultrasound(item(np.asarray(image))) is not None
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_phantoms_are_ultrasound(number):
+    assert not_ultrasound(item(phantom(number))) is None
+
+
+def test_nearly_all_real_images_are_ultrasound(shared_data):
+    from echocare_hf.data.reading import read_ultrasound
+
+    names = [line.split(",")[0] for line in (shared_data / "index.csv").read_text().splitlines()[1::60]]
+    lost = [name for name in names if not_ultrasound(item(read_ultrasound(shared_data / name).frames[0]))]
+    assert len(names) > 50 and len(lost) <= 0.01 * len(names)

@@ -1,0 +1,108 @@
+"""The banded join finds every near pair, checked against comparing all with all."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echocare_hf.curation.near_duplicates import (
+    choose_blocks,
+    components,
+    keep_largest,
+    near_any,
+    near_hashes,
+)
+
+
+def planted(count: int, copies: int, most_bits: int, seed: int = 0) -> np.ndarray:
+    """Random hashes, some of them copies of others with up to `most_bits` bits turned."""
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 2**64, count - copies, dtype=np.uint64)
+    near = base[rng.integers(0, len(base), copies)].copy()
+    for index in range(copies):
+        for bit in rng.choice(64, rng.integers(0, most_bits + 1), replace=False):
+            near[index] ^= np.uint64(1) << np.uint64(bit)
+    return np.concatenate([base, near])
+
+
+def all_pairs(hashes: np.ndarray, distance: int) -> set[tuple[int, int]]:
+    """The oracle: popcount of the difference of every pair, in plain Python."""
+    values = [int(value) for value in hashes]
+    return {(i, j) for i, j in combinations(range(len(values)), 2) if (values[i] ^ values[j]).bit_count() <= distance}
+
+
+def same_groups(count: int, pairs) -> list[set[int]]:
+    """The oracle for components: merge sets until nothing changes."""
+    groups = [{index} for index in range(count)]
+    for one, other in pairs:
+        first = next(group for group in groups if one in group)
+        second = next(group for group in groups if other in group)
+        if first is not second:
+            groups.remove(second)
+            first |= second
+    return sorted(groups, key=min)
+
+
+@pytest.mark.parametrize("distance", [0, 1, 3, 5])
+def test_finds_every_pair_and_no_other(distance):
+    hashes = np.unique(planted(600, 300, distance + 2))  # distinct: equal ones are reported as a star, see below
+    assert set(map(tuple, near_hashes(hashes, distance).tolist())) == all_pairs(hashes, distance)
+
+
+@pytest.mark.parametrize("blocks", [4, 5, 6, 7])
+def test_the_number_of_blocks_changes_nothing(blocks):
+    hashes = planted(500, 250, 5, seed=blocks)
+    assert near_hashes(hashes, 3, blocks).tolist() == near_hashes(hashes, 3, 4).tolist()
+
+
+def test_recall_is_one_on_20000_hashes():
+    hashes = np.unique(planted(20_000, 4_000, 4))
+    found = near_hashes(hashes, 3)
+    expected = []
+    for index in range(len(hashes) - 1):  # every pair, a row of the matrix at a time
+        close = np.flatnonzero(np.bitwise_count(hashes[index] ^ hashes[index + 1 :]) <= 3)
+        expected += [(index, index + 1 + int(other)) for other in close]
+    assert len(expected) > 1_000
+    assert list(map(tuple, found.tolist())) == expected
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 31), max_size=40), st.integers(0, 8))
+@settings(max_examples=60, deadline=None)
+def test_groups_are_those_of_brute_force(values, distance):
+    hashes = np.array(values, np.uint64)
+    found = components(len(values), near_hashes(hashes, distance))
+    expected = same_groups(len(values), all_pairs(hashes, distance))
+    assert [set(np.flatnonzero(found == root).tolist()) for root in np.unique(found)] == expected
+
+
+def test_equal_hashes_do_not_blow_up():
+    hashes = np.zeros(50_000, np.uint64)  # as many black frames have: all pairs would be more than a thousand million
+    pairs = near_hashes(hashes, 3)
+    assert len(pairs) == 49_999 and (components(len(hashes), pairs) == 0).all()
+
+
+def test_larger_corpora_take_longer_keys():
+    assert choose_blocks(10_000, 3) == 4  # the four 16-bit bands
+    assert choose_blocks(100_000_000, 3) > 4
+
+
+@pytest.mark.parametrize("distance", [0, 3])
+def test_near_any_is_brute_force(distance):
+    hashes, targets = planted(300, 100, 4), planted(300, 100, 4)[::7] ^ np.uint64(1)
+    expected = [any((int(one) ^ int(other)).bit_count() <= distance for other in targets) for one in hashes]
+    assert near_any(hashes, targets, distance).tolist() == expected
+    assert any(expected) == (distance > 0)
+
+
+def test_keeps_the_largest_and_the_first_of_equals():
+    component = np.array([0, 1, 0, 0, 1, 5])
+    kept = keep_largest(component, np.array([10, 7, 30, 30, 7, 1]))
+    assert kept.tolist() == [2, 1, 2, 2, 1, 5]
+
+
+@pytest.mark.parametrize("distance", [-1, 9])
+def test_refuses_a_distance_it_cannot_search(distance):
+    with pytest.raises(ValueError, match="0 to 8"):
+        near_hashes(np.zeros(3, np.uint64), distance)
