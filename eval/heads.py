@@ -116,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         for seed in arguments.seeds
         for name in arguments.rows
         for method in ("echocare", *ROWS[name].references)
+        if arguments.methods is None or method in arguments.methods
     ]
     failed = 0
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -169,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="all if not given")
+    parser.add_argument("--methods", nargs="+", help="echocare and names of references; all if not given")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     parser.add_argument("--model", default="tiny", help="what EchoCare starts from, as in training/finetune.py")

@@ -38,7 +38,9 @@ from echocare_hf.finetuning import (
     draw_predictions,
     open_job,
     parse_arguments,
+    rounded,
     run_record,
+    start_head,
     train,
     write_card,
 )
@@ -62,8 +64,12 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     model = job.model()
     work = output.with_name(output.name + ".partial")
     last = open_work_folder(work, task_name, arguments)
+    start_of_head = start_head(job, model)
     trainer = job.trainer(model, work / "checkpoints")
     train(trainer, last)
+    kept = start_of_head is not None and start_of_head.restore_if_better(
+        model, trainer.state.best_metric, task.greater_is_better
+    )
 
     validation, predictions = trainer.assess(sets["validation"])
     test = trainer.assess(sets["test"])[0] if sets["test"].samples else {}
@@ -72,6 +78,8 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     model.eval().save_pretrained(final)
     task.processor.save_pretrained(final)
     record = run_record(job, {"validation": validation, "test": test}, trainer, start)
+    if start_of_head is not None:
+        record["head_start"] = {"validation": rounded({task.best_metric: start_of_head.metric}), "kept": kept}
     (final / "metrics.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_predictions(task, sets["validation"].samples, predictions, validation).save(final / "predictions.png")
     write_card(final, task, record)

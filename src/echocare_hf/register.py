@@ -25,6 +25,8 @@ def register_models() -> None:
             getattr(auto, auto_class).register(
                 models.EchoCareConfig, getattr(models, model.split(".")[1]), exist_ok=True
             )
+    # The segmentation pipeline looks at these names alone, and prints an error for a model that is not among them.
+    auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["echocare"] = "EchoCareForSemanticSegmentation"
 
 
 def register_image_processors() -> None:

@@ -516,12 +516,13 @@ def test_wrong_target_sizes_are_one_clear_error(sizes, message):
 
 
 @pytest.mark.parametrize("resize_mode", ["squash", "pad"])
-def test_the_stock_pipeline(resize_mode):
+def test_the_stock_pipeline(resize_mode, caplog):
     names = {0: "background", 1: "lesion", 2: "vessel"}
     model = small_model(id2label=names, label2id={name: index for index, name in names.items()}).eval()
     nn.init.normal_(model.segmentation_head.weight, std=5.0)  # so that several classes occur
     processor = Processor(size={"height": 32, "width": 32}, resize_mode=resize_mode)
     segment = pipeline("image-segmentation", model=model, image_processor=processor)
+    assert not [record for record in caplog.records if "not supported" in record.message]
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
     results = segment(image)
     with torch.inference_mode():

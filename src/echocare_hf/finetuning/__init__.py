@@ -11,11 +11,12 @@ other networks are measured beside EchoCare, on the same split, with the same au
 
 from .arguments import FinetuneArguments, parse_arguments
 from .card import write_card
+from .head_start import start_head
 from .job import Job, open_job
 from .models import parameter_groups
 from .pictures import draw_predictions
 from .prepared import PreparedData
-from .record import run_record
+from .record import rounded, run_record
 from .tasks import TASKS, Task
 from .trainer import Progress, TaskTrainer, train
 
@@ -31,7 +32,9 @@ __all__ = [
     "open_job",
     "parameter_groups",
     "parse_arguments",
+    "rounded",
     "run_record",
+    "start_head",
     "train",
     "write_card",
 ]

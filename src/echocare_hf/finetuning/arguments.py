@@ -60,6 +60,12 @@ class FinetuneArguments:
     drop_path: float | None = field(
         default=None, metadata={"help": "stochastic depth; that of the checkpoint if not given"}
     )
+    head_start: bool = field(
+        default=True,
+        metadata={
+            "help": "classification and regression from trained weights: start with a linear model of the features"
+        },
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
     lora_rank: int = field(
         default=0, metadata={"help": "train low-rank adapters of this rank in the encoder (needs peft)"}

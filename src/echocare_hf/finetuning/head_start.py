@@ -1,0 +1,216 @@
+"""The head of a trained encoder starts from a linear model on its features, not from random weights.
+
+A random head sends random gradients into the encoder, which forget what it knows before the head has learned anything. So features of all
+training images are computed once, a linear model is fitted to them, its strength chosen on the validation part, and its weights become
+the head's. Then all is trained. What was there at the start is kept if training brings nothing better.
+
+Source: Kumar et al. 2022, Fine-tuning can distort pretrained features and underperform out-of-distribution (LP-FT).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from echocare_hf.model.label_losses_echocare import label_logits
+from echocare_hf.model.pooling_echocare import pooled_features
+
+from .job import Job
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of the logistic regression, 1 / alpha of the ridge regression
+BATCH = 32
+SETTLED = 100  # batches that the running statistics count as: further ones move them by a tenth each
+
+Array = NDArray[np.float64]
+Fit = Callable[
+    [Array, float], tuple[Array, Array]
+]  # features, strength -> weights (outputs, features), biases (outputs,)
+
+
+@dataclass(frozen=True)
+class HeadStart:
+    """The model as it was before training, and the deciding metric that it had on the validation part."""
+
+    metric: float
+    weights: dict[str, Tensor]
+
+    def restore_if_better(self, model: nn.Module, best: float | None, greater_is_better: bool) -> bool:
+        """Puts the weights back unless training found something better; says whether it did."""
+        better = best is None or (self.metric > best if greater_is_better else self.metric < best)
+        if better:
+            model.load_state_dict(self.weights)
+        return better
+
+
+def start_head(job: Job, model: Any) -> HeadStart | None:
+    """Gives the model a head that knows what the encoder's features tell, where that is wanted and can be done.
+
+    Args:
+        job: with a trained checkpoint and `head_start` among its arguments.
+        model: `EchoCareForImageClassification`; the heads of other tasks are no linear layers on pooled features and stay as they are.
+
+    Returns:
+        The start, or None where nothing was changed.
+    """
+    linear = isinstance(getattr(model, "classifier", None), nn.Linear) and hasattr(model, "classifier_norm")
+    if job.checkpoint is None or not job.arguments.head_start or not linear:
+        return None
+    metric = fit_head(job, model)
+    print(
+        f"the head starts from a linear model of the features: validation {job.task.best_metric} {metric:.3f}",
+        flush=True,
+    )
+    return HeadStart(metric, {name: value.clone() for name, value in model.state_dict().items()})
+
+
+def fit_head(job: Job, model: Any) -> float:
+    """Fits the last layer to the features that the encoder has now.
+
+    Args:
+        job: a classification or regression.
+        model: `EchoCareForImageClassification`; its `classifier` and the statistics of its norm are set.
+
+    Returns:
+        The task's deciding metric on the validation part.
+    """
+    features = {part: _features(job, model, part) for part in ("train", "validation")}
+    mean, deviation = features["train"].mean(0), features["train"].std(0) + 1e-6
+    scaled = {part: (values - mean) / deviation for part, values in features.items()}
+    labels = _labels(job)
+    fit = _fit_for(job, labels)
+    best: tuple[float, Array, Array] | None = None
+    for strength in STRENGTHS:
+        weight, bias = fit(scaled["train"], strength)
+        _set_head(model, weight, bias, mean, deviation)
+        value = _measure(job, model, features["validation"])
+        better = best is None or (value > best[0] if job.task.greater_is_better else value < best[0])
+        if better or (best is not None and np.isnan(best[0])):
+            best = value, weight, bias
+    assert best is not None
+    _set_head(model, best[1], best[2], mean, deviation)
+    return best[0]
+
+
+@torch.inference_mode()
+def _features(job: Job, model: Any, part: str) -> Array:
+    """Pooled features of all images of a part, as they are: (images, features)."""
+    data = job.sets[part]
+    training, seed = model.training, data.seed
+    model.eval()
+    data.seed = None
+    found = []
+    for start in range(0, len(data), BATCH):
+        images = [data[row]["pixel_values"] for row in range(start, min(start + BATCH, len(data)))]
+        found.append(pooled_features(model.echocare, torch.stack(images))[0].double())
+    data.seed = seed
+    model.train(training)
+    return torch.cat(found).numpy()
+
+
+def _labels(job: Job) -> Array:
+    """(images, columns) of the training part: a class, findings, or measured values."""
+    data = job.sets["train"]
+    labels = torch.stack([data.task.labels(data.item(row))["labels"] for row in range(len(data))])
+    return labels.double().reshape(len(data), -1).numpy()
+
+
+def _fit_for(job: Job, labels: Array) -> Fit:
+    """What fits the last layer for the kind of problem that the configuration names."""
+    config = job.config
+    problem = config.problem_type
+    weight = "balanced" if config.class_weights is not None else None
+    if problem == "regression":
+        targets = (labels - np.array(config.regression_mean)) / np.array(config.regression_deviation)
+        return lambda features, strength: _ridge(features, targets, strength)
+    if problem == "multi_label_classification":
+        columns = [(labels[:, index] >= 0, labels[:, index] > 0, 0.0) for index in range(labels.shape[1])]
+        return lambda features, strength: _binary_columns(features, columns, strength, None)
+    classes = labels[:, 0].astype(int)
+    if problem == "ordinal_classification":
+        # The head adds log(classes - 1 - k) to the number of step k, which says whether y > k among those with y >= k.
+        steps = (config.num_labels or 0) - 1
+        columns = [(classes >= step, classes > step, float(np.log(steps - step))) for step in range(steps)]
+        return lambda features, strength: _binary_columns(features, columns, strength, weight)
+    return lambda features, strength: _classes(features, classes, config.num_labels or 0, strength, weight)
+
+
+def _classes(features: Array, classes: Any, count: int, strength: float, weight: str | None) -> tuple[Array, Array]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, class_weight=weight, max_iter=2000).fit(features, classes)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn keeps the difference of two classes only
+        coefficients = np.concatenate((-coefficients, coefficients)) / 2
+        intercepts = np.concatenate((-intercepts, intercepts)) / 2
+    weights, biases = np.zeros((count, features.shape[1])), np.full(count, intercepts.min() - 10.0)
+    weights[model.classes_], biases[model.classes_] = coefficients, intercepts
+    return weights, biases
+
+
+def _binary_columns(
+    features: Array, columns: list[tuple[Any, Any, float]], strength: float, weight: str | None
+) -> tuple[Array, Array]:
+    """One logistic regression a column: which rows count, which of them are positive, and what the head itself adds."""
+    from sklearn.linear_model import LogisticRegression
+
+    weights, biases = np.zeros((len(columns), features.shape[1])), np.zeros(len(columns))
+    for index, (known, positive, added) in enumerate(columns):
+        wanted = positive[known]
+        if wanted.any() and not wanted.all():
+            model = LogisticRegression(C=strength, class_weight=weight, max_iter=2000).fit(features[known], wanted)
+            weights[index], biases[index] = model.coef_[0], model.intercept_[0]
+        biases[index] -= added
+    return weights, biases
+
+
+def _ridge(features: Array, targets: Array, strength: float) -> tuple[Array, Array]:
+    """One ridge regression a target, on the rows where it is known."""
+    from sklearn.linear_model import Ridge
+
+    weights, biases = np.zeros((targets.shape[1], features.shape[1])), np.zeros(targets.shape[1])
+    for index in range(targets.shape[1]):
+        known = np.isfinite(targets[:, index])
+        if known.any():
+            model = Ridge(alpha=1 / strength).fit(features[known], targets[known, index])
+            weights[index], biases[index] = model.coef_, model.intercept_
+    return weights, biases
+
+
+@torch.no_grad()
+def _set_head(model: Any, weight: Array, bias: Array, mean: Array, deviation: Array) -> None:
+    """Puts a linear model of scaled features into the head; without a norm, the scaling goes into the weights."""
+    norm = model.classifier_norm
+    if norm is None:
+        weight = weight / deviation
+        bias = bias - weight @ mean
+    else:
+        norm.running_mean.copy_(torch.from_numpy(mean))
+        norm.running_variance.copy_(torch.from_numpy(deviation**2))
+        norm.num_batches.fill_(SETTLED)
+    model.classifier.weight.copy_(torch.from_numpy(weight))
+    model.classifier.bias.copy_(torch.from_numpy(bias))
+
+
+@torch.inference_mode()
+def _measure(job: Job, model: Any, features: Array) -> float:
+    """The deciding metric of the head on features of the validation part."""
+    values: Tensor = torch.from_numpy(features).float()
+    if model.classifier_norm is not None:
+        training = model.classifier_norm.training
+        values = model.classifier_norm.eval()(values)
+        model.classifier_norm.train(training)
+    logits = label_logits(model.classifier(values), job.config)
+    samples = job.parts["validation"]
+    data = job.sets["validation"]
+    predictions = job.task.predict(
+        ImageClassifierOutput(logits=logits), samples, [data.item(row) for row in range(len(data))]
+    )
+    return float(job.task.metrics(predictions, samples, last=False)[job.task.best_metric])
+
+
+__all__ = ["HeadStart", "fit_head", "start_head"]

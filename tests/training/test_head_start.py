@@ -1,0 +1,129 @@
+"""A head that starts from a linear model says what scikit-learn's linear model says."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil
+from echocare_hf.finetuning import FinetuneArguments, open_job
+from echocare_hf.finetuning import head_start as module
+from echocare_hf.finetuning.head_start import HeadStart, start_head
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small encoder with random weights, saved as a pretraining checkpoint; pools all maps, as tiny does."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "image_size": 32}
+    EchoCareForPreTraining(EchoCareConfig.preset("tiny", **sizes)).save_pretrained(folder)
+    EchoCareImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def arguments(discs, checkpoint):
+    return FinetuneArguments(data=str(discs), model=str(checkpoint), fractions=[0.6, 0.2, 0.2], bf16=False)
+
+
+def answers(job, model, part):
+    data = job.sets[part]
+    with torch.inference_mode():
+        return model.eval()(
+            torch.stack([data.task.example(data.item(row), None)["pixel_values"] for row in range(len(data))])
+        ).logits
+
+
+@pytest.mark.parametrize("pooling", ["all", "last"])
+def test_classes_are_those_of_a_logistic_regression(arguments, pooling, monkeypatch):
+    monkeypatch.setattr(module, "STRENGTHS", (1e-2,))
+    job = open_job("classification", replace(arguments, label=["label"]))
+    job.config.classifier_pooling = pooling
+    model = job.model()
+    start = start_head(job, model)
+    features = {part: module._features(job, model, part) for part in ("train", "validation")}
+    labels = [sample.label for sample in job.parts["train"]]
+    oracle = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, class_weight="balanced", max_iter=2000))
+    expected = oracle.fit(features["train"], labels).predict_proba(features["validation"])
+    torch.testing.assert_close(
+        answers(job, model, "validation").softmax(-1), torch.from_numpy(expected).float(), rtol=1e-3, atol=1e-3
+    )
+    metrics = job.task.metrics(list(expected), job.parts["validation"])
+    assert start.metric == pytest.approx(metrics[job.task.best_metric], abs=1e-6)
+
+
+def test_measured_values_are_those_of_a_ridge_regression(arguments, monkeypatch):
+    monkeypatch.setattr(module, "STRENGTHS", (1e-1,))
+    job = open_job("regression", replace(arguments, target=["radius_mm"]))
+    model = job.model()
+    assert start_head(job, model) is not None
+    features = {part: module._features(job, model, part) for part in ("train", "validation")}
+    values = np.array([sample.targets["radius_mm"] for sample in job.parts["train"]])
+    oracle = make_pipeline(StandardScaler(), Ridge(alpha=10.0))
+    oracle.fit(features["train"], (values - values.mean()) / values.std())
+    expected = oracle.predict(features["validation"]) * values.std() + values.mean()
+    torch.testing.assert_close(
+        answers(job, model, "validation")[:, 0], torch.from_numpy(expected).float(), rtol=1e-3, atol=1e-3
+    )
+
+
+def fake_job(problem, labels, **values):
+    config = SimpleNamespace(problem_type=problem, class_weights=None, **values)
+    return SimpleNamespace(config=config), np.asarray(labels, dtype=float)
+
+
+def test_findings_that_nobody_judged_take_no_part():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(40, 5))
+    labels = np.stack([features[:, 0] > 0, features[:, 1] > 0.3], 1).astype(float)
+    labels[::4, 1] = -1
+    weights, biases = module._fit_for(*fake_job("multi_label_classification", labels))(features, 0.1)
+    known = labels[:, 1] >= 0
+    for index, rows in ((0, slice(None)), (1, known)):
+        oracle = LogisticRegression(C=0.1, max_iter=2000).fit(features[rows], labels[rows, index])
+        np.testing.assert_allclose(weights[index], oracle.coef_[0], rtol=1e-5)
+        assert biases[index] == pytest.approx(oracle.intercept_[0], rel=1e-5)
+
+
+def test_ordered_classes_fill_the_steps_of_the_head():
+    """With the head's own formula, P(y > k given y >= k) is what a logistic regression on these rows says."""
+    random = np.random.default_rng(1)
+    features = random.normal(size=(200, 3))
+    classes = np.digitize(features[:, 0] + 0.3 * random.normal(size=200), [-0.8, 0.0, 0.8])
+    job, labels = fake_job("ordinal_classification", classes[:, None], num_labels=4)
+    weights, biases = module._fit_for(job, labels)(features, 1.0)
+    raw = torch.from_numpy(features @ weights.T + biases)
+    log_probabilities = module.label_logits(raw, EchoCareConfig(num_labels=4, problem_type="ordinal_classification"))
+    probabilities = log_probabilities.exp().numpy()
+    for step in range(3):
+        rows = classes >= step
+        oracle = LogisticRegression(C=1.0, max_iter=2000).fit(features[rows], classes[rows] > step)
+        above = probabilities[:, step + 1 :].sum(1) / probabilities[:, step:].sum(1)
+        np.testing.assert_allclose(above, oracle.predict_proba(features)[:, 1], rtol=1e-4, atol=1e-6)
+
+
+def test_random_weights_and_other_heads_start_as_they_are(arguments):
+    job = open_job("classification", replace(arguments, label=["label"], model="tiny", image_size=32))
+    assert start_head(job, job.model()) is None
+    job = open_job("classification", replace(arguments, label=["label"], head_start=False))
+    assert start_head(job, job.model()) is None
+    job = open_job("segmentation", replace(arguments, mask_values=["0=background", "1=disc"]))
+    assert start_head(job, job.model()) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "greater", "kept"), [(0.7, True, True), (0.9, True, False), (0.7, False, False), (None, True, True)]
+)
+def test_the_start_is_kept_if_training_brings_nothing_better(best, greater, kept):
+    model = nn.Linear(2, 1)
+    start = HeadStart(0.8, {name: value.clone() for name, value in model.state_dict().items()})
+    nn.init.constant_(model.weight, 5.0)
+    assert start.restore_if_better(model, best, greater) is kept
+    assert bool((model.weight == 5.0).all()) is not kept
