@@ -28,6 +28,7 @@ _MODULES = {
     "EchoCareImageProcessorPil": "model.image_processing_pil_echocare",
     "EchoCareModel": "model.modeling_echocare",
     "anatomy_hierarchy_loss": "model.losses_echocare",
+    "checkpoint_path": "checkpoints",
     "masked_reconstruction_loss": "model.losses_echocare",
     "optimize_for_inference": "inference",
     "read_ultrasound": "data.reading",
@@ -37,6 +38,7 @@ __all__ = [*_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from .anatomy import AnatomyTree
+    from .checkpoints import checkpoint_path
     from .data.reading import read_ultrasound
     from .inference import optimize_for_inference
     from .model.configuration_echocare import EchoCareConfig

@@ -29,6 +29,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .panels { display: grid; grid-template-columns: repeat(3, 1fr); gap: 6px }
 figure { margin: 0 } figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #000; display: block }
 figcaption, .soft { color: var(--soft); font-size: .85rem } .warn { color: var(--warn); font-size: .9rem }
+.wide { width: 100%; height: auto; display: block }
 .node { display: grid; grid-template-columns: 1fr 7rem 2.5rem; gap: .5rem; align-items: center }
 meter { width: 100% }
 table { border-collapse: collapse; width: 100%; background: var(--card) }
@@ -44,6 +45,7 @@ def gallery_page(
     introduction: str,
     notices: Sequence[str],
     tables: Sequence[tuple[str, Sequence[tuple[str, str]]]],
+    pictures: Sequence[tuple[str, Image.Image]] = (),
 ) -> str:
     """The page of a gallery.
 
@@ -53,6 +55,7 @@ def gallery_page(
         introduction: one paragraph below it.
         notices: lines that no reader may miss; `NOT_A_DEVICE` is always the first.
         tables: `(heading, rows)`, each row a name and a value.
+        pictures: `(heading, picture)`, shown in full width below the items.
 
     Returns:
         HTML, complete and self-contained. All texts given are escaped.
@@ -69,6 +72,9 @@ def gallery_page(
         parts.append(f'<section><h2>{html.escape(section)}</h2><div class="cards">')
         parts.extend(_card(item) for item in members)
         parts.append("</div></section>")
+    for heading, picture in pictures:
+        parts.append(f"<section><h2>{html.escape(heading)}</h2>")
+        parts.append(f'<img class="wide" alt="{html.escape(heading)}" src="{_data_url(picture)}"></section>')
     for heading, rows in tables:
         parts.append(f"<section><h2>{html.escape(heading)}</h2><table>")
         parts.extend(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)

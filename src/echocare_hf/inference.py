@@ -17,6 +17,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 # Tokens or pixels at a time that weights are packed for: the layout depends little on it.
 _TYPICAL_ROWS = 1024
+_SMALL_SIDE = 16  # maps of fewer pixels than this squared are small
 
 
 def bfloat16_is_fast() -> bool:
@@ -56,21 +57,33 @@ class PackedLinear(_Packed):
 
 
 class PackedConv2d(_Packed):
-    """A 2-D convolution with its weight packed for oneDNN."""
+    """A 2-D convolution with its weight packed for oneDNN.
+
+    What is packed for large maps can be forty times slower on small ones, and the other way round, so the weight is packed anew when
+    the maps change from one kind to the other.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.geometry = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
-        weight = conv.weight.detach().to(memory_format=torch.channels_last)
-        side = max(int(_TYPICAL_ROWS**0.5), max(conv.kernel_size))
-        size = [1, conv.in_channels, side, side]
-        self.packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, size)
+        self.in_channels, self.kernel_size = conv.in_channels, conv.kernel_size
+        self.for_small_maps = False
+        self.packed = self._pack(conv.weight.detach().to(memory_format=torch.channels_last))
         self.bias = None if conv.bias is None else conv.bias.detach().clone()
-        self.dtype = weight.dtype
+        self.dtype = conv.weight.dtype
+
+    def _pack(self, weight: Tensor) -> Tensor:
+        side = max(_SMALL_SIDE // 2 if self.for_small_maps else int(_TYPICAL_ROWS**0.5), *self.kernel_size)
+        size = [1, self.in_channels, side, side]
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self.geometry, size)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(batch, in_channels, height, width) to (batch, out_channels, height, width)."""
         self._refuse_gradients(inputs)
+        small = inputs.shape[-2] * inputs.shape[-1] < _SMALL_SIDE**2
+        if small != self.for_small_maps:
+            self.for_small_maps = small
+            self.packed = self._pack(self.packed.to_dense().to(memory_format=torch.channels_last))
         inputs = inputs.to(self.dtype, memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise(
             inputs, self.packed, self.bias, *self.geometry, "none", [], "none"

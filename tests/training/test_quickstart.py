@@ -1,6 +1,5 @@
-"""The quickstart, in-process, with a handful of steps: what it writes, what it reuses, what it says of wrong input."""
+"""The quickstart, in-process, with a handful of steps: what it makes, what it does not make again, what it says of wrong input."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -9,104 +8,102 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import AutoModelForPreTraining
 
-SCRIPT = Path(__file__).resolve().parents[2] / "training" / "quickstart.py"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
+import quickstart
 
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("quickstart", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["quickstart"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-quickstart = load_script()
-SHORT = ["--steps", "2", "--test-phantoms", "11"]
-
-
-@pytest.fixture(autouse=True)
-def few_phantoms(monkeypatch):
-    """A corpus of one phantom a kind, so that a run takes seconds."""
-    small = quickstart.Recipe.__init__
-
-    def initialise(self, **settings):
-        small(self, **{"phantoms": 11, "batch_size": 4, **settings})
-
-    monkeypatch.setattr(quickstart.Recipe, "__init__", initialise)
+SHORT = ["--steps", "2", "--minutes", "0.02", "--phantoms", "66", "--test-phantoms", "11"]
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("quickstart")
+    """The folder of one run."""
+    folder = tmp_path_factory.mktemp("quickstart") / "out"
+    assert quickstart.main([*SHORT, "--output", str(folder)]) == 0
+    return folder
 
 
-@pytest.fixture
-def first_run(output, few_phantoms):
-    """The results of a run; the first test that asks makes it."""
-    if not (output / "results.json").exists():
-        assert quickstart.main([*SHORT, "--output", str(output)]) == 0
+@pytest.fixture(scope="module")
+def results(output):
     return json.loads((output / "results.json").read_text())
 
 
-def test_it_writes_a_gallery_a_page_and_results(first_run, output):
+def test_it_makes_a_page_a_gallery_and_results(output, results):
     with Image.open(output / "gallery.png") as gallery:
         assert gallery.mode == "RGB" and gallery.width > 1000
         assert np.asarray(gallery).std() > 10  # something is drawn
     page = (output / "index.html").read_text()
     sources = re.findall(r'src="([^"]*)"', page)
-    assert len(sources) == 3 * len(first_run["images"])
+    assert len(sources) == 3 * len(results["images"]) + 3  # the heads, and the contact sheet of each
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "Not a medical device" in page and "not a trained model" in page and "<script" not in page
-
-    assert set(first_run) == {"weights", "held_out_phantoms", "images", "failures", "run"}
-    assert first_run["weights"]["training"]["steps_done"] == 2
-    assert first_run["held_out_phantoms"]["images"] == 11
+    assert "Not a medical device" in page and "means nothing" in page and "<script" not in page
+    assert 60 <= results["curation"]["kept"] <= 66
     for name in ("masked_l1", "visible_mean_l1", "visible_median_l1", "organ_accuracy", "organ_majority"):
-        assert 0 <= first_run["held_out_phantoms"][name] <= 1
-    assert first_run["run"]["torch"] and first_run["run"]["machine"]
+        assert 0 <= results["held_out_phantoms"][name] <= 1
+    assert results["run"]["torch"] and results["run"]["machine"]
 
 
-def test_real_images_are_marked_as_out_of_domain_and_phantoms_are_not(first_run):
-    for image in first_run["images"]:
-        assert bool(image["warning"]) == image["section"].startswith("Real")
+def test_the_heads_are_measured_on_parts_of_their_own(results):
+    for task, metric in (("segmentation", "dice"), ("classification", "auc")):
+        figures = results["heads"][task]
+        assert set(figures["samples"]) == {"train", "validation", "test"} and figures["samples"]["test"] > 0
+        assert 0 <= figures["test"][metric] <= 1
 
 
-def test_no_half_written_file_is_left(first_run, output):
+def test_a_process_without_the_package_found_the_same(output, results):
+    """What the quickstart itself compares; here that it would notice a difference."""
+    assert set(results["fresh_process"]["scores"]) == set(quickstart.PHANTOM_KINDS)
+    image = output / results["heads"]["segmentation"]["data"] / "images"
+    heads = {task: output / task for task in ("segmentation", "classification")}
+    config = json.loads((heads["classification"] / "config.json").read_text())
+    assert "auto_map" in config
+    before = quickstart.pipeline
+
+    def another(task, model, **options):
+        run = before(task, model=model, **options)
+        if task == "image-classification":
+            return lambda image: [{**found, "score": found["score"] / 2} for found in run(image)]
+        return run
+
+    quickstart.pipeline = another
+    try:
+        with pytest.raises(RuntimeError, match="the fresh process gives"):
+            quickstart.fresh_process(heads, sorted(image.iterdir())[0])
+    finally:
+        quickstart.pipeline = before
+
+
+def test_the_pretrained_folder_goes_on_from_echocare_tiny(output):
+    record = json.loads((output / "pretrained" / "final" / "training.json").read_text())
+    assert record["recipe"]["initial_weights"] == "echocare-tiny" and record["step"] == 2
+    _, report = AutoModelForPreTraining.from_pretrained(output / "pretrained" / "final", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+
+
+def test_no_half_written_file_is_left(output):
     assert not [path for path in output.rglob("*") if "partial" in path.name]
 
 
-def test_a_second_run_reuses_the_checkpoint(first_run, output, capsys, monkeypatch):
-    monkeypatch.setattr(quickstart, "pretrain", lambda *_: pytest.fail("trained again"))
+def test_a_second_run_makes_nothing_again(output, results, monkeypatch):
+    for name, module in (("main", quickstart.finetune), ("main", quickstart.pretrain), ("curate", quickstart)):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("made again"))
     assert quickstart.main([*SHORT, "--output", str(output)]) == 0
-    assert "earlier run" in capsys.readouterr().out
-    assert json.loads((output / "results.json").read_text())["held_out_phantoms"] == first_run["held_out_phantoms"]
+    again = json.loads((output / "results.json").read_text())
+    assert again["held_out_phantoms"] == results["held_out_phantoms"] and again["heads"] == results["heads"]
 
 
-def test_a_corrupt_file_is_named_and_the_rest_goes_on(first_run, output, tmp_path, capsys):
+def test_own_images_are_shown_and_a_corrupt_one_is_named(output, tmp_path, capsys):
     data = tmp_path / "data"
     (data / "below").mkdir(parents=True)
     Image.fromarray(np.tile(np.arange(96, dtype=np.uint8), (64, 1))).save(data / "below" / "good.png")
     (data / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, and then nothing")
     (data / "notes.txt").write_text("no image, and not tried")
-    checkpoint = next(output.glob("checkpoint-*"))
-    arguments = [*SHORT, "--model", str(checkpoint), "--data", str(data), "--output", str(tmp_path / "out")]
-    assert quickstart.main(arguments) == 1
+    assert quickstart.main([*SHORT, "--data", str(data), "--output", str(output)]) == 1
     assert "broken.png" in capsys.readouterr().err
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [image["title"] for image in results["images"] if image["section"] == "Your images"] == ["good.png"]
-    assert len(results["failures"]) == 1 and "broken.png" in results["failures"][0]
-
-
-def test_interrupted_training_leaves_no_checkpoint(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(quickstart, "set_learning_rate", interrupt)
-    assert quickstart.main([*SHORT, "--output", str(tmp_path)]) == 130
-    assert list(tmp_path.iterdir()) == []
-    assert len(capsys.readouterr().err.strip().splitlines()[-1:]) == 1
+    found = json.loads((output / "results.json").read_text())
+    assert [image["title"] for image in found["images"] if image["section"] == "Your images"] == ["good.png"]
+    assert len(found["failures"]) == 1 and "broken.png" in found["failures"][0]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +116,7 @@ def test_interrupted_training_leaves_no_checkpoint(tmp_path, monkeypatch, capsys
 )
 def test_wrong_input_ends_in_one_line_and_exit_code_2(arguments, named, tmp_path, capsys):
     assert quickstart.main([*SHORT, "--output", str(tmp_path / "out"), *arguments]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     assert named in line and line.startswith("error: ")
 
 

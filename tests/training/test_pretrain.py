@@ -1,0 +1,381 @@
+"""training/pretrain.py from end to end on a small corpus: what it makes, how it goes on, how it fails."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
+
+from echocare_hf import EchoCareConfig, EchoCareForPreTraining
+from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.pretraining.run import read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "training"), str(ROOT / "tests" / "pretraining")]
+from corpora import rows_of, write_files, write_shards, write_table  # noqa: E402
+
+import pretrain  # noqa: E402
+
+RECIPE = """
+preset: tiny
+config: {embed_dim: 8, depths: [1, 1], num_heads: [1, 2], window_size: 4, anatomy_hidden_size: 16, drop_path_rate: 0.2}
+steps: 10
+batch_size: 8
+warmup_steps: 2
+image_size: 32
+precision: fp32
+hard_patches: true
+contrast_weight: 0.1
+log_every: 1
+evaluate_every: 5
+save_every: 3
+sample_images: 2
+validation: 0.25
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrain")
+    write_files(folder / "files")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def arguments(files, output, *more):
+    return [str(part) for part in (files / "recipe.yaml", "--data", files / "files", "--output_dir", output, *more)]
+
+
+def drive(tasks, **values):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **values}
+    command = [sys.executable, str(Path(__file__).with_name("pretrain_driver.py")), json.dumps(tasks)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def weights(output, folder="final"):
+    return load_file(output / folder / "model.safetensors")
+
+
+def assert_equal_runs(one, other):
+    for folder in ("final", "best"):
+        assert weights(one, folder).keys() == weights(other, folder).keys()
+        assert all(torch.equal(value, weights(other, folder)[name]) for name, value in weights(one, folder).items())
+    logs = [read_log(output / "metrics.jsonl") for output in (one, other)]
+    for entry in logs[0] + logs[1]:
+        entry.pop("images_per_second", None)
+    assert logs[0] == logs[1]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(files, tmp_path_factory):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert pretrain.main(arguments(files, output)) == 0
+    return output
+
+
+def test_a_run_makes_a_model_that_loads_and_says_how_it_was_made(uninterrupted, capsys, files):
+    model = AutoModel.from_pretrained(uninterrupted / "final")
+    processor = AutoImageProcessor.from_pretrained(uninterrupted / "final")
+    assert (processor.size["height"], model.config.embed_dim) == (32, 8)
+    _, report = EchoCareForPreTraining.from_pretrained(uninterrupted / "best", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+
+    record = json.loads((uninterrupted / "final" / "training.json").read_text())
+    assert (record["step"], record["images_seen"], record["train_images"] + record["validation_images"]) == (
+        10,
+        80,
+        24,
+    )
+    assert set(record["licences"]) == {"CC BY 4.0", "CC BY-NC 4.0"}
+    assert [entry["step"] for entry in record["history"]] == [5, 10]
+    figures = {
+        "loss",
+        "masked_error",
+        "median_error",
+        "anatomy_loss",
+        "organ_accuracy",
+        "organ_majority",
+        "knn_accuracy",
+    }
+    assert {f"validation_{name}" for name in figures} < set(record["history"][0])
+    card = (uninterrupted / "final" / "README.md").read_text()
+    assert "license: other" in card and "CC BY-NC 4.0" in card and "linear_probe_accuracy" in card
+
+    log = [entry for entry in read_log(uninterrupted / "metrics.jsonl") if "reconstruction" in entry]
+    assert [entry["step"] for entry in log] == list(range(1, 11))
+    assert {"loss", "reconstruction", "anatomy", "hard_patches", "contrast", "gradient_norm", "learning_rate"} < set(
+        log[0]
+    )
+    assert log[-1]["hard_share"] == pytest.approx(0.45) and log[-1]["anatomy"] < log[0]["anatomy"]
+    names = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
+    assert names == ["step-00000009", "step-00000010"]
+    assert len(list((uninterrupted / "samples").glob("*.png"))) == 2
+
+    assert pretrain.main(arguments(files, uninterrupted)) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+KILLS = [
+    {"kill": ["MovingAverage.update", 2]},  # before the first checkpoint
+    {"kill": ["MovingAverage.update", 5], "late": True},
+    {"kill": ["Checkpoints.finish", 1]},  # the checkpoint of step 6 is written, but not complete
+    {"kill": ["Checkpoints.finish", 1], "late": True},
+    {"kill": ["RunFolder.log", 3], "late": True},
+    {"kill": ["Checkpoints._remove", 1], "late": True},
+]
+
+
+def test_a_run_killed_anywhere_ends_with_the_same_weights(files, uninterrupted, tmp_path):
+    told = arguments(files, tmp_path / "run")
+    codes, errors = drive([{"arguments": told, **kill} for kill in KILLS] + [{"arguments": told}])
+    assert codes == [-signal.SIGKILL] * len(KILLS) + [0], errors
+    assert_equal_runs(uninterrupted, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_saves_first(number, code, files, uninterrupted, tmp_path):
+    told = arguments(files, tmp_path / "run")
+    stopped = {"arguments": told, "kill": ["MovingAverage.update", 4], "signal": number}
+    codes, errors = drive([stopped])
+    assert codes == [code], errors
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004" / "manifest.json").is_file()
+    assert pretrain.main(told) == 0
+    assert_equal_runs(uninterrupted, tmp_path / "run")
+
+
+def test_a_checkpoint_that_is_cut_short_is_passed_over(files, uninterrupted, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    shutil.rmtree(run / "final")
+    last = run / "checkpoints" / "step-00000010"
+    with (last / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    assert pretrain.main(arguments(files, run)) == 0
+    said = capsys.readouterr().out
+    assert "model.safetensors has 1000 of" in said and "going on after step 9" in said
+    assert_equal_runs(uninterrupted, run)
+
+
+def test_a_full_disk_ends_with_one_line_and_the_last_checkpoint(files, uninterrupted, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    assert pretrain.main(arguments(files, run, "--save_every", "100", "--steps", "2", "--warmup_steps", "1")) == 0
+    shutil.rmtree(run / "final")
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    shutil.rmtree(run)
+    capsys.readouterr()
+
+    # A limit on the size of files stands for the full disk: writing beyond it fails in the same way.
+    told = arguments(files, run)
+    save = pretrain.RunFolder.save
+    saved = []
+
+    def fill_the_disk(self, average, facts):
+        saved.append(facts["step"])
+        if len(saved) < 2:
+            return save(self, average, facts)
+        limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        try:
+            return save(self, average, facts)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain.RunFolder, "save", fill_the_disk)
+        assert pretrain.main(told) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert "step-00000006: the checkpoint cannot be written" in line and "step 3 is intact" in line
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000003"] and before
+    assert pretrain.main(told) == 0
+    assert_equal_runs(uninterrupted, run)
+
+
+def test_a_shard_that_goes_away_ends_with_one_line(files, tmp_path, capsys, monkeypatch):
+    shards = write_shards(tmp_path / "shards")
+    told = arguments(files, tmp_path / "run", "--memory_mb", "0", "--probe_images", "0", "--evaluate_every", "100")
+    told[2] = str(shards)
+    gone = shards / "data" / "train-00001-of-00003.parquet"
+    update = pretrain.MovingAverage.update
+    calls = []
+
+    def take_away(self, *values):
+        calls.append(1)
+        if len(calls) == 4:
+            gone.rename(tmp_path / "elsewhere")
+        return update(self, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("echocare_hf.pretraining.images.ROW_GROUPS_KEPT", 1)
+        patch.setattr(pretrain.MovingAverage, "update", take_away)
+        assert pretrain.main(told) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert gone.name in line and "cannot be read any more" in line
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003" / "manifest.json").is_file()
+    (tmp_path / "elsewhere").rename(gone)
+    assert pretrain.main(told) == 0
+    assert len(read_log(tmp_path / "run" / "metrics.jsonl")) == 11
+
+
+def test_numbers_that_run_away_stop_the_run_with_the_batch_saved(files, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert pretrain.main(arguments(files, run, "--learning_rate", "1e30", "--hard_patches", "false")) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert "the gradient norm is" in line and "Lower the learning rate" in line
+    (saved,) = run.glob("bad-batch-*.pt")
+    content = torch.load(saved, weights_only=True)
+    assert content["batches"][0]["pixel_values"].shape == (8, 3, 32, 32)
+    assert len(content["names"][0]) == 8 and content["names"][0][0].startswith("images/")
+
+
+def other_tree(folder):
+    config = EchoCareConfig.preset(
+        "tiny", embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, anatomy_hidden_size=16
+    )
+    config.anatomy_tree = {"ids": ["a"], "names": ["A"], "parents": [-1]}
+    EchoCareForPreTraining(config).save_pretrained(folder)
+
+
+def other_architecture(folder):
+    EchoCareForPreTraining(
+        EchoCareConfig.preset("tiny", embed_dim=12, depths=[1, 1], num_heads=[1, 2])
+    ).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--stepz", "3"], "stepz"),
+        (["--batch_size", "7", "--accumulation", "2"], "batch_size (7) must be a multiple"),
+        (["--config", '{"embed_dim": 8, "colour": 3}'], "colour"),
+        (["--trackers", "abacus"], "abacus"),
+        (["--initial_weights", "nowhere/at/all"], "no EchoCare checkpoint"),
+        (["--initial_weights", other_tree], "has another anatomy tree"),
+        (["--initial_weights", other_architecture], "is of another architecture"),
+        (["--data", "nowhere"], "there is no such folder"),
+        (["--licences", "CC0"], "no image has one of the licences CC0"),
+    ],
+)
+def test_wrong_input_ends_with_one_line(more, told, files, tmp_path, capsys):
+    for place, part in enumerate(more):
+        if callable(part):
+            part(tmp_path / "checkpoint")
+            more = [*more[:place], str(tmp_path / "checkpoint"), *more[place + 1 :]]
+    capsys.readouterr()
+    assert pretrain.main(arguments(files, tmp_path / "run", *more)) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert told in line
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+def test_a_corpus_without_labels_needs_the_weights_at_zero(files, tmp_path, capsys):
+    shutil.copytree(files / "files", tmp_path / "files")
+    write_table(tmp_path / "files", [{**row, "node": ""} for row in rows_of(24)])
+    told = arguments(files, tmp_path / "run", "--steps", "3", "--warmup_steps", "1")
+    told[2] = str(tmp_path / "files")
+    assert pretrain.main(told) == 2
+    assert "no image has an anatomy label; give a column `node`" in capsys.readouterr().err
+    assert (
+        pretrain.main(
+            [*told[:4], str(tmp_path / "run2"), *told[5:], "--anatomy_weight", "0", "--contrast_weight", "0"]
+        )
+        == 0
+    )
+    last = read_log(tmp_path / "run2" / "metrics.jsonl")[-1]
+    assert "validation_masked_error" in last and "validation_organ_accuracy" not in last
+
+
+def test_a_folder_with_another_run_is_refused(files, uninterrupted, capsys):
+    assert pretrain.main(arguments(files, uninterrupted, "--learning_rate", "0.1", "--seed", "4")) == 2
+    assert "holds a run with another learning_rate, seed" in capsys.readouterr().err
+    assert pretrain.main(arguments(files, uninterrupted, "--resume", "false")) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_initial_weights_are_where_the_run_starts(files, uninterrupted, tmp_path):
+    more = [
+        "--initial_weights",
+        uninterrupted / "final",
+        "--steps",
+        "1",
+        "--warmup_steps",
+        "0",
+        "--learning_rate",
+        "1e-12",
+    ]
+    assert pretrain.main(arguments(files, tmp_path / "run", *more)) == 0
+    first = weights(uninterrupted)
+    for name, value in weights(tmp_path / "run").items():
+        torch.testing.assert_close(value, first[name], atol=1e-6, rtol=0)
+    assert (
+        AnatomyTree.from_config(AutoModel.from_pretrained(tmp_path / "run" / "final").config) == AnatomyTree.default()
+    )
+
+
+TWO = ["--steps", "20", "--precision", "fp32", "--evaluate_every", "10", "--config"]
+NO_DROP = '{"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "anatomy_hidden_size": 16, "drop_path_rate": 0.0}'
+
+
+def two_processes(told_of_each):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for rank, told in enumerate(told_of_each):
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+        }
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": "2"}
+        command = [sys.executable, str(ROOT / "training" / "pretrain.py"), *told]
+        running.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        )
+    try:
+        said = [process.communicate(timeout=900)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [process.returncode for process in running], said
+
+
+def test_two_processes_with_half_the_batch_each_are_one(files, tmp_path):
+    assert pretrain.main(arguments(files, tmp_path / "one", *TWO, NO_DROP)) == 0
+    codes, said = two_processes([arguments(files, tmp_path / "two", *TWO, NO_DROP)] * 2)
+    assert codes == [0, 0], said
+    one, two = (read_log(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert len(one) == len(two) == 22
+    for mine, theirs in zip(one, two, strict=True):
+        for name in ("loss", "reconstruction", "anatomy", "hard_patches", "validation_loss"):
+            assert mine.get(name) == pytest.approx(theirs.get(name), abs=1e-5), (mine["step"], name)
+        # Temperature 0.07 multiplies what rounding leaves by 14.
+        assert mine.get("contrast") == pytest.approx(theirs.get("contrast"), abs=1e-4), mine["step"]
+
+
+def test_processes_with_unequal_data_say_so(files, tmp_path):
+    write_files(tmp_path / "fewer", 16)
+    told = [arguments(files, tmp_path / "run"), arguments(files, tmp_path / "run")]
+    told[1][2] = str(tmp_path / "fewer")
+    codes, said = two_processes(told)
+    assert codes == [2, 2] and all("process 1 has another corpus than process 0" in text for text in said)
