@@ -107,6 +107,15 @@ def test_hierarchy_loss_is_finite_for_huge_logits(dtype, size, label):
     assert (loss > 1e4) if wrong else (loss == 0)
 
 
+def test_autocast_does_not_round_the_hierarchy_loss():
+    tree = AnatomyTree.default()
+    logits = torch.randn(4, len(tree), generator=torch.Generator().manual_seed(0))
+    labels = torch.as_tensor(tree.labels("Apical four-chamber view")).long().repeat(4, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = anatomy_hierarchy_loss(logits, labels, tree)
+    torch.testing.assert_close(loss, anatomy_hierarchy_loss(logits, labels, tree), rtol=1e-6, atol=0)
+
+
 def optimise(logits: torch.Tensor, loss_of_logits, learning_rate: float = 0.2, steps: int = 200) -> float:
     """The loss after Adam has had every chance to reduce it."""
     optimizer = torch.optim.Adam([logits], lr=learning_rate)

@@ -149,8 +149,9 @@ def anatomy_hierarchy_loss(logits: Tensor, labels: Tensor, tree: Any) -> Tensor:
 
     depths = ancestors.sum(1) - 1
     levels = F.one_hot(depths).to(terms.dtype) if len(parents) else depths.new_zeros(0, 0, dtype=terms.dtype)
-    known = (present | absent).to(terms.dtype) @ levels  # (batch, levels)
-    return (terms @ levels / known.clamp(min=1)).sum(1).mean()
+    with torch.autocast(logits.device.type, enabled=False):  # a product in bf16 would round the loss to two digits
+        known = (present | absent).to(terms.dtype) @ levels  # (batch, levels)
+        return (terms @ levels / known.clamp(min=1)).sum(1).mean()
 
 
 __all__ = [
