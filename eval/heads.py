@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+PRESETS = ("tiny", "base", "large")  # random weights
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,6 +37,7 @@ class Row:
         references: names for eval/references.py.
         metrics: what the table shows, of the test part.
         options: for EchoCare and the references alike.
+        scratch: further ones for what starts from random weights: the references, and EchoCare with --model tiny.
     """
 
     task: str
@@ -44,14 +46,29 @@ class Row:
     references: tuple[str, ...]
     metrics: tuple[str, ...]
     options: tuple[str, ...] = ()
+    scratch: tuple[str, ...] = ()
 
 
 ROWS = {
     "segmentation_busi": Row("segmentation", "breast_busi", 3, ("unet", "basic_unet"), ("dice", "nsd")),
     "segmentation_usgra": Row("segmentation", "nerve_vessel_usgra", 3, ("unet", "basic_unet"), ("dice", "nsd")),
     "segmentation_hc18": Row("segmentation", "fetal_head_hc18", 3, ("unet", "basic_unet"), ("dice", "nsd")),
-    "classification_busi": Row("classification", "breast_busi", 3, ("resnet18", "pixels"), ("auc", "macro_f1")),
-    "classification_pocovid": Row("classification", "lung_pocovid", 3, ("resnet18", "pixels"), ("auc", "macro_f1")),
+    "classification_busi": Row(
+        "classification",
+        "breast_busi",
+        3,
+        ("resnet18", "pixels"),
+        ("auc", "macro_f1"),
+        scratch=("--learning_rate", "3e-3"),
+    ),
+    "classification_pocovid": Row(
+        "classification",
+        "lung_pocovid",
+        3,
+        ("resnet18", "pixels"),
+        ("auc", "macro_f1"),
+        scratch=("--learning_rate", "3e-3"),
+    ),
     "detection_hc18": Row(
         "detection", "fetal_head_hc18", 3, ("mask_ellipse",), ("ap50", "ap75", "circumference_mae_mm")
     ),
@@ -72,18 +89,20 @@ SEGMENTATION_OF = {"detection_hc18": "segmentation_hc18"}  # whose EchoCare runs
 
 def command(row: Row, method: str, seed: int, data: Path, output: Path, model: str | Path) -> list[str]:
     """What runs one method with one seed."""
-    options = ["--data", str(data / row.data), "--output", str(output), "--seed", str(seed)]
+    options = ["--data", str(data / row.data), "--output", str(output), "--seed", str(seed), "--model", str(model)]
     options += [
+        "--split_seed",
+        "0",
         "--cpu_minutes",
         str(row.minutes),
         "--epochs",
         "1000",
         "--patience",
         "0",
-        "--model",
-        model,
         *row.options,
     ]
+    if method != "echocare" or model in PRESETS:
+        options += row.scratch
     if method == "echocare":
         return [sys.executable, str(ROOT / "training" / "finetune.py"), row.task, *options]
     return [sys.executable, str(ROOT / "eval" / "references.py"), row.task, method, *options]
@@ -173,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", help="echocare and names of references; all if not given")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
-    parser.add_argument("--model", default="tiny", help="what EchoCare starts from, as in training/finetune.py")
+    parser.add_argument(
+        "--model", default="echocare-tiny", help="what EchoCare starts from, as in training/finetune.py"
+    )
     arguments = parser.parse_args(argv)
     if arguments.action == "table":
         return table(arguments)
