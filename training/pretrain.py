@@ -3,7 +3,7 @@
     python training/pretrain.py training/recipes/smoke.yaml                                       # two minutes, on phantoms
     python training/pretrain.py training/recipes/tiny.yaml --data CORPUS --output_dir runs/tiny
     torchrun --nproc-per-node 8 training/pretrain.py training/recipes/base.yaml --data CORPUS --output_dir runs/base
-    accelerate launch --config_file training/accelerate/fsdp2.yaml training/pretrain.py training/recipes/large.yaml --data CORPUS
+    accelerate launch --config_file training/accelerate_configs/fsdp2.yaml training/pretrain.py training/recipes/large.yaml --data CORPUS
 
 RECIPE is a YAML file with values of `echocare_hf.pretraining.recipe.Recipe`; any of them may be overridden on the command line. CORPUS is
 what `echocare curate` makes, a folder with index.csv or metadata.csv, or a folder of images.
