@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 from PIL import Image
 from transformers import AutoModelForPreTraining
 
@@ -18,7 +19,8 @@ SHORT = ["--steps", "2", "--minutes", "0.02", "--phantoms", "66", "--test-phanto
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory) -> Path:
-    """The folder of one run."""
+    """The folder of one run. Accelerate has one precision a process, which a test before may have chosen."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("quickstart") / "out"
     assert quickstart.main([*SHORT, "--output", str(folder)]) == 0
     return folder

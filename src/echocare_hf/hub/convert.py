@@ -247,7 +247,7 @@ def folder_to_monai(source: Path, target: Path, preset: str | None, say: Report,
     result.loaded = [entry(name, tensor, monai_name[name]) for name, tensor in state.items()]
     if not has_mask_token:
         result.missing.append(TensorEntry(MASK_TOKEN, (1, config.embed_dim, 1, 1), result.dtype, "not written"))
-    others = sorted(info["unexpected_keys"])
+    others = sorted(name for name in stored if name.removeprefix("echocare.") not in model.state_dict())
     result.left_out = [entry(name, stored[name], "no part of the encoder") for name in others]
     describe(result, "", say)
     say(f"Added      {len(index_names(config))} relative position indices, made from the window size")

@@ -71,6 +71,9 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         Image decoder of the pretraining model: `"conv_upsample"` (3x3 convolution, instance norm, leaky ReLU, 2x bilinear, as
         released), `"pixel_shuffle"` (1x1 convolution and pixel shuffle, as in SimMIM) or `"multi_scale"` (reads every map, for images that
         leave the last one few pixels).
+    initializer_range (`float`, *optional*, defaults to 0.02):
+        Standard deviation of the initial weights of answer layers, tokens and bias tables. All other weights start at
+        `50 * initializer_range / sqrt(inputs)`, which keeps the variance of the inputs at the default.
     anatomy_tree (`dict`, *optional*):
         The anatomy tree the model was trained with: `ids`, `names` and `parents` (index of each node's parent, -1 for a
         root), three lists of equal length. Defaults to the tree of the package.

@@ -139,6 +139,9 @@ class EchoCareEncoder(nn.Module):
         return feature_maps[-1] if feature_maps else channel_layer_norm(hidden_states), feature_maps
 
 
+# The `initializer_range` at which layers that `keep_variance` marks keep it.
+USUAL_RANGE = 0.02
+
 # Heads of the pretraining model, which no other model misses.
 PRETRAINING_ONLY = (r"^image_decoder\.", r"^anatomy_classifier\.")
 
@@ -167,7 +170,7 @@ class EchoCarePreTrainedModel(SelfContainedSaveMixin, PreTrainedModel):  # type:
         elif isinstance(module, EchoCareWindowAttention):
             init.trunc_normal_(module.relative_position_bias_table, std=self.config.initializer_range)
         elif (std := getattr(module, "initializer_std", None)) is not None:
-            init.normal_(module.weight, std=std)  # type: ignore[arg-type]
+            init.normal_(module.weight, std=std * self.config.initializer_range / USUAL_RANGE)  # type: ignore[arg-type]
 
     def _auto_map_holder(self) -> EchoCareConfig:
         return self.config
