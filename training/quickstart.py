@@ -71,6 +71,7 @@ from quickstart_gallery import (
 
 RECIPE = Path(__file__).resolve().parent / "recipes" / "quickstart.yaml"
 SEGMENTED = "thyroid"  # the phantom that the segmentation head learns, with its nodule
+SEEN = "Some of pydicom's example files are among the images that echocare-tiny was pretrained on."
 WARNING = "Fine-tuned on phantoms for less than a minute: what the heads say of a real image means nothing."
 
 # What a machine without the package does: the folder brings its own code.
@@ -325,7 +326,7 @@ def quickstart(arguments: argparse.Namespace) -> int:
         title="EchoCare: half of the image is hidden, the model paints it and names the anatomy",
         introduction="For each image: what went in, what the model was shown, and its reconstruction (hidden blocks "
         "painted by the model, the rest kept). Below, the anatomy path from region to structure, with scores 0 to 1.",
-        notices=[WARNING],
+        notices=[WARNING, SEEN],
         pictures=[
             ("The fine-tuned heads", sheet),
             *(
