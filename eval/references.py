@@ -224,6 +224,8 @@ def observer_spread(samples: Sequence[Any]) -> dict[str, float]:
 
 def filters(job: Job) -> dict[str, Metrics]:
     """Classical filters on the degraded images; the setting of each is the one with the best validation PSNR."""
+    if job.data.unpaired:
+        raise ValueError("filters are measured against better images; these data have low images without one")
     from scipy.ndimage import median_filter
     from skimage.restoration import denoise_nl_means
 
