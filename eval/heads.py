@@ -3,6 +3,7 @@
     python eval/heads.py run --data DATA --output RUNS                 # all rows, three seeds, two runs at a time
     python eval/heads.py run --data DATA --output RUNS --rows segmentation_busi keypoints --seeds 0 1
     python eval/heads.py table --output RUNS                           # what is done so far, as Markdown
+    python eval/heads.py test_files --data DATA > test_files.txt       # what no pretraining corpus may hold: --exclude of pretrain.py
 
 DATA is a folder that holds breast_busi, fetal_head_hc18, ...; RUNS gets one folder a run. A run that is there is not repeated, so that
 what was cut off goes on with the same command. Each run has one thread and its row's minutes of processor time for training (evaluations
@@ -21,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from echocare_hf.data.labelled import read_labelled
+from echocare_hf.data.splits import split_by_group
 
 PRESETS = ("tiny", "base", "large")  # random weights
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,6 +172,22 @@ def table(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def test_files(arguments: argparse.Namespace) -> int:
+    """Prints the images of all test parts, one a line, by their place in DATA."""
+    names = set()
+    for name in arguments.rows:
+        row = ROWS[name]
+        data = read_labelled(arguments.data / row.data, row.task)  # type: ignore[arg-type]
+        split = split_by_group(data.samples, seed=0)
+        names |= {
+            f"{row.data}/{Path(image).relative_to((arguments.data / row.data).resolve())}"
+            for index in split.test
+            for image in data.samples[index].images
+        }
+    print("\n".join(sorted(names)))
+    return 0
+
+
 def labels_of(method: str, test: dict[str, float]) -> list[tuple[str, str]]:
     """Name and prefix of the metrics of each method that a run measured: `filters` measures several."""
     if method != "filters":
@@ -185,8 +205,8 @@ def cell(values: Sequence[float | None]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "table"))
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("action", choices=("run", "table", "test_files"))
+    parser.add_argument("--output", type=Path, help="folder of the runs")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[*ROWS], help="all if not given")
     parser.add_argument("--methods", nargs="+", help="echocare and names of references; all if not given")
@@ -196,11 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", default="echocare-tiny", help="what EchoCare starts from, as in training/finetune.py"
     )
     arguments = parser.parse_args(argv)
+    if arguments.action != "test_files" and arguments.output is None:
+        parser.error("--output is needed")
     if arguments.action == "table":
         return table(arguments)
     if arguments.data is None or not arguments.data.is_dir():
         parser.error("--data names no folder")
-    return run(arguments)
+    return run(arguments) if arguments.action == "run" else test_files(arguments)
 
 
 if __name__ == "__main__":

@@ -140,3 +140,12 @@ def test_a_run_that_is_there_is_not_repeated(tmp_path, capsys):
     (folder / "metrics.json").write_text("{}")
     arguments = heads.argparse.Namespace(output=tmp_path / "runs", data=tmp_path, model="tiny")
     assert heads.run_one("video_timtrack", "mean", 0, arguments) == "video_timtrack mean seed 0: is there"
+
+
+def test_the_images_of_all_test_parts_are_listed(discs, monkeypatch, capsys):
+    monkeypatch.setattr(heads, "ROWS", {"discs": heads.Row("classification", discs.name, 1, (), ())})
+    arguments = heads.argparse.Namespace(data=discs.parent, rows=["discs"])
+    assert heads.test_files(arguments) == 0
+    data = read_labelled(discs, "classification")
+    expected = [f"{discs.name}/{data.samples[index].name}" for index in split_by_group(data.samples, seed=0).test]
+    assert capsys.readouterr().out.split() == sorted(expected)
