@@ -38,9 +38,9 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.files import written_beside
 from echocare_hf.pretraining.corpus import read_corpus
 from echocare_hf.pretraining.evaluation import Seen, look, pick, probe, summarise
-from echocare_hf.pretraining.files import written_beside
 from echocare_hf.pretraining.hard_patches import draw_mask
 from echocare_hf.pretraining.network import make_network
 from echocare_hf.pretraining.optimization import MovingAverage, adamw

@@ -56,7 +56,7 @@ from echocare_hf.drawing_charts import draw_scores
 from echocare_hf.drawing_page import gallery_page
 from echocare_hf.drawing_predictions import draw_masks
 from echocare_hf.drawing_sheet import contact_sheet
-from echocare_hf.pretraining.files import written_beside
+from echocare_hf.files import written_beside
 from quickstart_gallery import (
     Picture,
     dicom_examples,

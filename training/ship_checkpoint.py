@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from echocare_hf.files import written_beside
 from echocare_hf.finetuning.card import licence_of
-from echocare_hf.pretraining.files import written_beside
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "src" / "echocare_hf" / "checkpoints"
 MOST_BYTES = 15_000_000

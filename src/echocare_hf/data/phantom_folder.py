@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from echocare_hf.data.phantom import PHANTOM_KINDS, phantom_corpus
+from echocare_hf.files import written_beside
 
 COLUMNS = ("file_name", "label", "node", "mask", "group", "pixel_size_mm", "licence")
 
@@ -42,26 +42,24 @@ def write_phantom_folder(
         raise FileExistsError(f"{folder}: exists already; choose another folder or remove it")
     if count < 1:
         raise ValueError(f"a folder of phantoms needs at least one, got {count}")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for name in ("images", "masks"):
-        (partial / name).mkdir(parents=True)
     values = {"background": 0}
     rows = []
-    for phantom in phantom_corpus(count, seed, size, kinds):
-        name = f"{phantom.kind}_{phantom.seed}.png"
-        mask = np.zeros_like(phantom.mask)
-        for value, structure in phantom.mask_names.items():
-            mask[phantom.mask == value] = values.setdefault(structure, len(values))
-        Image.fromarray(phantom.image).save(partial / "images" / name)
-        Image.fromarray(mask).save(partial / "masks" / name)
-        facts = (phantom.kind, phantom.labels[0], f"masks/{name}", f"phantom_{phantom.kind}_{phantom.seed}")
-        rows.append((f"images/{name}", *facts, f"{phantom.spacing[0]:.6f}", "CC0-1.0"))
-    with (partial / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    partial.replace(folder)
+    with written_beside(folder) as partial:
+        for name in ("images", "masks"):
+            (partial / name).mkdir(parents=True)
+        for phantom in phantom_corpus(count, seed, size, kinds):
+            name = f"{phantom.kind}_{phantom.seed}.png"
+            mask = np.zeros_like(phantom.mask)
+            for value, structure in phantom.mask_names.items():
+                mask[phantom.mask == value] = values.setdefault(structure, len(values))
+            Image.fromarray(phantom.image).save(partial / "images" / name)
+            Image.fromarray(mask).save(partial / "masks" / name)
+            facts = (phantom.kind, phantom.labels[0], f"masks/{name}", f"phantom_{phantom.kind}_{phantom.seed}")
+            rows.append((f"images/{name}", *facts, f"{phantom.spacing[0]:.6f}", "CC0-1.0"))
+        with (partial / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
     return values
 
 

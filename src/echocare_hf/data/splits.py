@@ -85,7 +85,7 @@ def split_by_group(
     shares = _check_fractions(fractions)
     order = sorted(range(len(samples)), key=lambda index: samples[index].name)  # names, not places, decide
     ordered = [samples[index] for index in order]
-    cluster_of, same_pixels, look_alike = _clusters(ordered, near_duplicates)
+    cluster_of, same_pixels, look_alike = join_clusters(ordered, near_duplicates)
     strata = _strata(ordered) if stratify else [() for _ in ordered]
     parts: list[int] = [-1] * len(ordered)
     stated = {sample.split for sample in ordered if sample.split is not None}
@@ -127,7 +127,7 @@ def _check_fractions(fractions: Sequence[float]) -> np.ndarray:
     return shares / shares.sum()
 
 
-def _clusters(samples: Sequence[Sample], near_duplicates: bool | None) -> tuple[list[int], int, int]:
+def join_clusters(samples: Sequence[Sample], near_duplicates: bool | None) -> tuple[list[int], int, int]:
     """The cluster of each sample, and how many samples were joined to another group by equal pixels and by looks."""
     parents = list(range(len(samples)))
 

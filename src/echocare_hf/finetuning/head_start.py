@@ -80,12 +80,12 @@ def fit_head(job: Job, model: Any) -> float:
     """
     features = {part: _features(job, model, part) for part in ("train", "validation")}
     mean, deviation = features["train"].mean(0), features["train"].std(0) + 1e-6
-    scaled = {part: (values - mean) / deviation for part, values in features.items()}
+    scaled = (features["train"] - mean) / deviation
     labels = _labels(job)
     fit = _fit_for(job, labels)
     best: tuple[float, Array, Array] | None = None
     for strength in STRENGTHS:
-        weight, bias = fit(scaled["train"], strength)
+        weight, bias = fit(scaled, strength)
         _set_head(model, weight, bias, mean, deviation)
         value = _measure(job, model, features["validation"])
         better = best is None or (value > best[0] if job.task.greater_is_better else value < best[0])
@@ -100,14 +100,15 @@ def fit_head(job: Job, model: Any) -> float:
 def _features(job: Job, model: Any, part: str) -> Array:
     """Pooled features of all images of a part, as they are: (images, features)."""
     data = job.sets[part]
-    training, seed = model.training, data.seed
+    training = model.training
     model.eval()
-    data.seed = None
     found = []
     for start in range(0, len(data), BATCH):
-        images = [data[row]["pixel_values"] for row in range(start, min(start + BATCH, len(data)))]
+        images = [
+            data.task.example(data.item(row), None)["pixel_values"]
+            for row in range(start, min(start + BATCH, len(data)))
+        ]
         found.append(pooled_features(model.echocare, torch.stack(images))[0].double())
-    data.seed = seed
     model.train(training)
     return torch.cat(found).numpy()
 

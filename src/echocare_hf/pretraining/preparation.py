@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from echocare_hf.data.labelled.fingerprint import grey_values, perceptual_hash, pixel_digest
 from echocare_hf.data.labelled.record import Sample
-from echocare_hf.data.splits import _clusters as join_clusters
-from echocare_hf.data.splits import split_by_group
+from echocare_hf.data.splits import join_clusters, split_by_group
 
 from .corpus import Corpus
 from .images import MemoryImages, shrink

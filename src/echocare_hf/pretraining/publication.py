@@ -14,9 +14,9 @@ from huggingface_hub import ModelCardData
 
 import echocare_hf
 from echocare_hf import EchoCareForPreTraining, EchoCareImageProcessorPil
+from echocare_hf.files import written_beside
 from echocare_hf.finetuning.card import licence_of
 
-from .files import written_beside
 from .preparation import Prepared
 from .recipe import Recipe
 

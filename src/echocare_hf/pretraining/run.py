@@ -23,10 +23,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
+from echocare_hf.files import written_beside
 from echocare_hf.inference import bfloat16_is_fast
 
 from .checkpoints import Checkpoints
-from .files import written_beside
 from .optimization import MovingAverage
 from .recipe import Recipe, changed_values
 
