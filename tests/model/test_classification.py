@@ -99,6 +99,7 @@ def test_single_label_loss_is_the_weighted_cross_entropy_of_torch(labels, weight
 
 def test_multi_label_loss_is_the_weighted_mean_over_the_known_findings():
     logits, weights = random(3, 2), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    present = torch.tensor([3.0, 0.7], dtype=torch.float64)
     labels = torch.tensor([[1.0, 0.0], [-1.0, 0.3], [0.0, -1.0]])
     total = weight = 0.0
     for image in range(3):
@@ -106,10 +107,11 @@ def test_multi_label_loss_is_the_weighted_mean_over_the_known_findings():
             label, logit = labels[image, finding].item(), logits[image, finding].item()
             if label != -1:
                 probability = 1 / (1 + math.exp(-logit))
-                term = -label * math.log(probability) - (1 - label) * math.log(1 - probability)
+                term = -present[finding].item() * label * math.log(probability)
+                term -= (1 - label) * math.log(1 - probability)
                 total += weights[finding].item() * term
                 weight += weights[finding].item()
-    assert multi_label_loss(logits, labels.double(), weights).item() == pytest.approx(total / weight)
+    assert multi_label_loss(logits, labels.double(), weights, present).item() == pytest.approx(total / weight)
 
 
 def test_regression_loss_is_smooth_l1_of_standardised_errors_over_the_known_targets():
@@ -176,6 +178,15 @@ def test_class_weights_come_from_the_configuration(problem, images):
         terms = -outputs.logits.log_softmax(-1)[range(4), labels]
         weights = weights[labels]
     torch.testing.assert_close(outputs.loss, (terms * weights).sum() / weights.sum())
+
+
+def test_present_findings_may_count_more_than_absent_ones(images):
+    model = small_model(MULTI, positive_weights=[1.0, 3.0, 0.5]).eval()
+    outputs = model(images, labels=LABELS[MULTI])
+    expected = F.binary_cross_entropy_with_logits(
+        outputs.logits, LABELS[MULTI], pos_weight=torch.tensor([1.0, 3.0, 0.5])
+    )
+    torch.testing.assert_close(outputs.loss, expected)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

@@ -51,6 +51,7 @@ def test_several_columns_make_a_model_of_findings(lungs, tmp_path):
     assert finetune.main(command) == 0
     config = json.loads((output / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification" and config.get("class_weights") is None
+    assert len(config["positive_weights"]) == 3
     assert [config["id2label"][str(index)] for index in range(3)] == FINDINGS
 
     record = json.loads((output / "metrics.json").read_text())
@@ -81,8 +82,12 @@ def test_labels_and_loss_are_those_of_the_table(lungs):
     assert batch["labels"].tolist() == [rows[sample.name] for sample in data.samples]
     with torch.no_grad():
         outputs = job.model().eval()(**batch)
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, batch["labels"])
-    assert float(outputs.loss) == pytest.approx(float(expected), rel=1e-5)
+    present = np.array([sample.label for sample in job.parts["train"]]).sum(0)
+    weights = torch.tensor((len(job.parts["train"]) - present) / present)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        outputs.logits, batch["labels"], pos_weight=weights
+    )
+    assert float(outputs.loss) == pytest.approx(float(expected), rel=1e-4)
     probabilities = job.task.predict(outputs, data.samples, [])
     np.testing.assert_allclose(probabilities, outputs.logits.sigmoid(), atol=1e-6)
 

@@ -75,7 +75,7 @@ def test_measured_values_are_those_of_a_ridge_regression(arguments, monkeypatch)
 
 
 def fake_job(problem, labels, **values):
-    config = SimpleNamespace(problem_type=problem, class_weights=None, **values)
+    config = SimpleNamespace(problem_type=problem, class_weights=None, positive_weights=None, **values)
     return SimpleNamespace(config=config), np.asarray(labels, dtype=float)
 
 

@@ -124,13 +124,13 @@ def _fit_for(job: Job, labels: Array) -> Fit:
     """What fits the last layer for the kind of problem that the configuration names."""
     config = job.config
     problem = config.problem_type
-    weight = "balanced" if config.class_weights is not None else None
+    weight = "balanced" if config.class_weights is not None or config.positive_weights is not None else None
     if problem == "regression":
         targets = (labels - np.array(config.regression_mean)) / np.array(config.regression_deviation)
         return lambda features, strength: _ridge(features, targets, strength)
     if problem == "multi_label_classification":
         columns = [(labels[:, index] >= 0, labels[:, index] > 0, 0.0) for index in range(labels.shape[1])]
-        return lambda features, strength: _binary_columns(features, columns, strength, None)
+        return lambda features, strength: _binary_columns(features, columns, strength, weight)
     classes = labels[:, 0].astype(int)
     if problem == "ordinal_classification":
         # The head adds log(classes - 1 - k) to the number of step k, which says whether y > k among those with y >= k.

@@ -17,7 +17,7 @@ PRESETS = ("tiny", "base", "large")  # random weights
 
 # What the configuration says of a task rather than of the encoder.
 HEAD_VALUES = (
-    *("id2label", "label2id", "problem_type", "class_weights"),
+    *("id2label", "label2id", "problem_type", "class_weights", "positive_weights"),
     *("regression_mean", "regression_deviation", "regression_unit"),
     *("num_keypoints", "keypoint_names", "keypoint_pairs", "oriented_boxes", "deep_supervision_weight"),
 )

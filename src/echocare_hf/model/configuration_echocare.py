@@ -88,6 +88,9 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         (ordered classes, such as BI-RADS) or `"regression"`. Read off the labels when not given.
     class_weights (`list[float]`, *optional*):
         Weight of each class in the losses of the classification and segmentation heads.
+    positive_weights (`list[float]`, *optional*):
+        For multi-label classification: how much more "present" counts than "absent", one for each finding; for rare findings the
+        number of images without it by the number with it.
     regression_mean (`list[float]`, *optional*):
         Mean of each regression target over the training set, in the target's unit. Heads learn standardised targets and return
         values in the target's unit.
@@ -188,6 +191,7 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         | None
     ) = None  # type: ignore[assignment]
     class_weights: list[float] | None = None
+    positive_weights: list[float] | None = None
     regression_mean: list[float] | None = None
     regression_deviation: list[float] | None = None
     regression_unit: list[str] | None = None

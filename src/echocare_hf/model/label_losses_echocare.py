@@ -126,7 +126,7 @@ def label_loss(logits: Tensor, labels: Tensor, config: EchoCareConfig) -> Tensor
         return regression_loss(logits, labels, regression_scale(config, logits)[1])
     weights = class_weight_tensor(config, logits)
     if problem == "multi_label_classification":
-        return multi_label_loss(logits, labels, weights)
+        return multi_label_loss(logits, labels, weights, class_weight_tensor(config, logits, "positive_weights"))
     return class_loss(logits, labels, weights)
 
 
@@ -162,7 +162,7 @@ def class_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return weighted_mean(terms, weights[labels].masked_fill(unknown, 0.0))
 
 
-def multi_label_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def multi_label_loss(logits: Tensor, labels: Tensor, weights: Tensor, positive_weights: Tensor) -> Tensor:
     """Binary cross-entropy of findings that may occur together.
 
     Args:
@@ -170,6 +170,7 @@ def multi_label_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         labels: (batch, findings), 1 present, 0 absent, between for a soft label, -1 where not known.
         weights: (findings,), for present and absent alike. The loss is the weighted sum over all known entries divided by the sum
             of their weights.
+        positive_weights: (findings,), what "present" counts in the sum, as `pos_weight` of torch's loss.
 
     Raises:
         ValueError: for labels of another shape, or outside 0 to 1.
@@ -183,7 +184,9 @@ def multi_label_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
                 f"multi-label `labels` are 1 (present), 0 (absent) or -1 (unknown), got {labels[wrong][0].item():g}; for measured "
                 'values set problem_type="regression"'
             )
-    terms = F.binary_cross_entropy_with_logits(logits, labels.masked_fill(unknown, 0.0), reduction="none")
+    terms = F.binary_cross_entropy_with_logits(
+        logits, labels.masked_fill(unknown, 0.0), reduction="none", pos_weight=positive_weights
+    )
     return weighted_mean(terms, weights.expand_as(terms).masked_fill(unknown, 0.0))
 
 
@@ -236,18 +239,18 @@ def gaussian_regression_loss(
     return weighted_mean(terms, known.to(values.dtype))
 
 
-def class_weight_tensor(config: EchoCareConfig, logits: Tensor) -> Tensor:
-    """`config.class_weights` as a tensor (num_labels,), ones where there are none.
+def class_weight_tensor(config: EchoCareConfig, logits: Tensor, name: str = "class_weights") -> Tensor:
+    """`config.class_weights`, or `config.positive_weights`, as a tensor (num_labels,), ones where there are none.
 
     Raises:
         ValueError: for another number of weights than classes, or negative ones.
     """
-    weights = config.class_weights
+    weights = getattr(config, name)
     count = logits.shape[1]
     if weights is None:
         return logits.new_ones(count)
     if len(weights) != count or not all(weight >= 0 for weight in weights):
-        raise ValueError(f"`class_weights` must be {count} numbers, none negative, got {weights}")
+        raise ValueError(f"`{name}` must be {count} numbers, none negative, got {weights}")
     return logits.new_tensor(weights)
 
 

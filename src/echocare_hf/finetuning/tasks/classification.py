@@ -18,12 +18,13 @@ from echocare_hf.metrics import (
 
 from .base import TILE, Example, Task
 
+LARGEST_POSITIVE_WEIGHT = 20.0  # a finding that a handful of images show must not outweigh all others
+
 
 class Classification(Task):
     """One class an image, ordered classes, or, from several columns of 0 and 1, findings that may occur together.
 
-    The loss weights each class by how rare it is. It does not do so for findings, whose loss has no weight for "present" apart from
-    "absent".
+    The loss weights each class by how rare it is; of findings it weights "present" by the images without by those with it.
     """
 
     auto_class = "AutoModelForImageClassification"
@@ -52,7 +53,11 @@ class Classification(Task):
                 f"{self.data.source}: {share} image of the training part shows {name}, which cannot be learned so: add images, leave it "
                 "out, or try another --split_seed"
             )
-        if self.options.balance_classes and not findings:
+        if self.options.balance_classes and findings:
+            values["positive_weights"] = [
+                round(min(float((len(samples) - count) / count), LARGEST_POSITIVE_WEIGHT), 4) for count in counts
+            ]
+        elif self.options.balance_classes:
             values["class_weights"] = [round(float(len(samples) / (len(counts) * count)), 4) for count in counts]
         return values
 
