@@ -189,11 +189,13 @@ def find_objects(logits: Tensor, boxes: Tensor, threshold: float) -> dict[str, T
     order = order[:MAXIMUM_OBJECTS]
     scores, labels, boxes = scores[: len(order)], labels[order], boxes[labels[order], row[order], column[order]]
 
-    repeats = (ellipse_overlap(boxes, boxes) > DUPLICATE_OVERLAP) & (labels[:, None] == labels)
     kept: list[int] = []
-    for candidate in range(len(boxes)):
-        if not bool(repeats[candidate, kept].any()):
-            kept.append(candidate)
+    waiting = torch.arange(len(boxes), device=boxes.device)
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(int(best))
+        repeats = ellipse_overlap(boxes[None, best], boxes[waiting])[0] > DUPLICATE_OVERLAP
+        waiting = waiting[~(repeats & (labels[waiting] == labels[best]))]
     return {"scores": scores[kept], "labels": labels[kept], "boxes": boxes[kept]}
 
 
