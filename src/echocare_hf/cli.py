@@ -331,6 +331,61 @@ def curate(
     run_command(sources, output, options, exclude or [], labels, marks, hashes, typer.echo)
 
 
+@app.command()
+def catalogue(
+    key: Annotated[
+        str | None,
+        typer.Argument(help="A data set, of which all is shown; the list if left out.", show_default=False),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option("--node", metavar="NODE", help="Shows this anatomy node or one below it.", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="Has labels for this task.", show_default=False)
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="TEXT", help="Has this in its licence.", show_default=False)
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="WORDS", help="Has these words anywhere.", show_default=False)
+    ] = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Its licence allows commercial use, as far as is known.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List public ultrasound data sets, or what is known of one.
+
+    \b
+    Examples:
+      echocare catalogue                                            all of them
+      echocare catalogue busbra                                     licence, files, how to get it, sources
+      echocare catalogue --node liver --task segmentation           what shows the liver, with masks
+      echocare catalogue --node fetus --commercial                  all below a region
+      echocare catalogue --text "carotid frames" --json             for scripts
+    """
+    from .anatomy import AnatomyTree
+    from .data.catalogue import filter_catalogue, find_dataset, read_catalogue
+    from .data.catalogue_text import format_entry, format_table
+
+    entries = read_catalogue()
+    if key is not None:
+        if commercial or any(each is not None for each in (node, task, licence, text)):
+            raise ValueError("KEY names one data set; leave out KEY to use --node, --task and the other filters")
+        entry = find_dataset(entries, key)
+        if as_json:
+            _print_json(entry.as_dict())
+        else:
+            typer.echo(format_entry(entry, AnatomyTree.default()))
+        return
+    found = filter_catalogue(entries, node=node, task=task, commercial=commercial, licence=licence, text=text)
+    if as_json:
+        _print_json([entry.as_dict() for entry in found])
+    else:
+        typer.echo(format_table(found))
+
+
 def main() -> None:
     """Entry point of the script `echocare`."""
     app()
