@@ -258,3 +258,15 @@ def test_only_what_is_needed_comes_over_the_line(tmp_path, served):
     Handler.asked.clear()
     assert ids(stream(f"{url}/data/train-00002-of-00003.parquet", columns=["id"]))
     assert sum(Handler.asked) < whole
+
+
+def test_a_corpus_on_s3(bucket):
+    pytest.importorskip("s3fs", reason="s3fs, which reads s3:// for datasets, is not installed")
+    folder = curated()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), "scans", f"corpus/{path.relative_to(folder).as_posix()}")
+    options = {"columns": ["id", "image"], "storage_options": {"endpoint_url": bucket.meta.endpoint_url}}
+    local, remote = (list(stream(place, "train", **options)) for place in (folder, "s3://scans/corpus"))
+    assert [sample["id"] for sample in remote] == [sample["id"] for sample in local] and len(local) > 10
+    assert all((one["image"] == other["image"]).all() for one, other in zip(remote, local, strict=True))
