@@ -76,15 +76,21 @@ def pretrain(recipe: Recipe, stop: StopRequest) -> int:
     data = read_data(recipe, AnatomyTree.from_config(config), schedule.largest_image, accelerator)
     for line in data.report:
         folder.say(line)
-    same_everywhere(accelerator, (len(data.train), str(data.train.names[0]), str(data.train.names[-1])), "corpus")
+    corpus = [len(data.train), data.train.fingerprint()]
+    same_everywhere(accelerator, corpus, "corpus")
     average = MovingAverage(network)
     average.network.to(accelerator.device)
     optimizer = adamw(
         network, recipe.learning_rate, recipe.weight_decay, (recipe.betas[0], recipe.betas[1]), recipe.epsilon
     )
     network, optimizer = accelerator.prepare(network, optimizer)
-    accelerator.init_trackers("echocare", config={"output_dir": recipe.output_dir, "steps": recipe.steps})
-    state: dict[str, Any] = {"seconds": 0.0, "best_loss": math.inf, **folder.restore(average)}
+    state: dict[str, Any] = {"seconds": 0.0, "best_loss": math.inf, "corpus": corpus}
+    state |= folder.restore(network, optimizer, average)
+    if state["corpus"] != corpus:
+        counts = f"{state['corpus'][0]} to train on, now {corpus[0]}"
+        raise ValueError(
+            f"{folder.output}: was run on other images ({counts}); give the same ones, or another --output_dir"
+        )
 
     # The loop.
     images = StreamImages(data.train, Changes.of(recipe), recipe.seed, config.mask_unit_size)
@@ -98,7 +104,7 @@ def pretrain(recipe: Recipe, stop: StopRequest) -> int:
         disable=not accelerator.is_main_process,
     )
     clock = time.monotonic()
-    with bar:
+    with folder.tracked(recipe, state["step"]), bar:
         for step, parts in enumerate(stream, start=state["step"]):
             now = schedule.at(step)
             for group in optimizer.param_groups:
@@ -127,7 +133,7 @@ def pretrain(recipe: Recipe, stop: StopRequest) -> int:
             if stopping or done % recipe.save_every == 0 or done == recipe.steps:
                 state["seconds"] += time.monotonic() - clock
                 clock = time.monotonic()
-                folder.save(average, state)
+                folder.save(network, optimizer, average, state)
             if stopping and done < recipe.steps:
                 folder.say(f"asked to stop: saved after step {done}; the same command goes on from there")
                 return 128 + stop.signal
@@ -136,8 +142,6 @@ def pretrain(recipe: Recipe, stop: StopRequest) -> int:
     if accelerator.is_main_process:
         final = folder.output / "final"
         save_model(average.network.model, final, recipe, data, state, folder.read_log(), accelerator.mixed_precision)
-    for tracker in accelerator.trackers:
-        tracker.finish()
     folder.say(f"made {folder.output / 'final'}: model, image processor, card, training.json")
     return 0
 

@@ -1,5 +1,6 @@
 """training/pretrain.py from end to end on a small corpus: what it makes, how it goes on, how it fails."""
 
+import contextlib
 import json
 import os
 import resource
@@ -174,44 +175,68 @@ def test_a_checkpoint_that_is_cut_short_is_passed_over(files, uninterrupted, tmp
     assert_equal_runs(uninterrupted, run)
 
 
+@contextlib.contextmanager
+def full_disk():
+    """A limit on the size of files stands for it: writing beyond it fails in the same way."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def test_a_full_disk_ends_with_one_line_and_the_last_checkpoint(files, uninterrupted, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
-    assert pretrain.main(arguments(files, run, "--save_every", "100", "--steps", "2", "--warmup_steps", "1")) == 0
-    shutil.rmtree(run / "final")
-    before = sorted(path.name for path in (run / "checkpoints").iterdir())
-    shutil.rmtree(run)
-    capsys.readouterr()
-
-    # A limit on the size of files stands for the full disk: writing beyond it fails in the same way.
     told = arguments(files, run)
     save = pretrain.RunFolder.save
     saved = []
 
-    def fill_the_disk(self, average, facts):
-        saved.append(facts["step"])
+    def fill_the_disk(self, *parts):
+        saved.append(parts[-1]["step"])
         if len(saved) < 2:
-            return save(self, average, facts)
-        limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        try:
-            return save(self, average, facts)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            signal.signal(signal.SIGXFSZ, handler)
+            return save(self, *parts)
+        with full_disk():
+            return save(self, *parts)
 
     with monkeypatch.context() as patch:
         patch.setattr(pretrain.RunFolder, "save", fill_the_disk)
         assert pretrain.main(told) == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert "step-00000006: the checkpoint cannot be written" in line and "step 3 is intact" in line
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000003"] and before
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
     assert pretrain.main(told) == 0
     assert_equal_runs(uninterrupted, run)
 
 
-def test_a_shard_that_goes_away_ends_with_one_line(files, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_at_a_look_ends_with_one_line_and_the_last_checkpoint(
+    files, uninterrupted, tmp_path, capsys, monkeypatch
+):
+    run = tmp_path / "run"
+    told = arguments(files, run)
+    save_model = pretrain.save_model
+
+    def fill_the_disk(*values):
+        with full_disk():
+            return save_model(*values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "save_model", fill_the_disk)
+        assert pretrain.main(told) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert "best: the model cannot be written" in line and "Make room on the disk" in line
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+    assert not (run / "best").exists() and not list(run.glob(".best*"))
+    assert pretrain.main(told) == 0
+    assert_equal_runs(uninterrupted, run)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_goes_away_ends_with_one_line(workers, files, tmp_path, capsys, monkeypatch):
     shards = write_shards(tmp_path / "shards")
     told = arguments(files, tmp_path / "run", "--memory_mb", "0", "--probe_images", "0", "--evaluate_every", "100")
+    told += ["--workers", str(workers), "--steps", "24"]
     told[2] = str(shards)
     gone = shards / "data" / "train-00001-of-00003.parquet"
     update = pretrain.MovingAverage.update
@@ -228,11 +253,16 @@ def test_a_shard_that_goes_away_ends_with_one_line(files, tmp_path, capsys, monk
         patch.setattr(pretrain.MovingAverage, "update", take_away)
         assert pretrain.main(told) == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
-    assert gone.name in line and "cannot be read any more" in line
-    assert (tmp_path / "run" / "checkpoints" / "step-00000003" / "manifest.json").is_file()
+    assert gone.name in line and "cannot be read any more" in line and "Traceback" not in line
+    saved = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert saved and (tmp_path / "run" / "checkpoints" / saved[-1] / "manifest.json").is_file()
+    assert pretrain.main(told) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert "was run on other images (20 to train on, now 13)" in line
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*")) == saved
     (tmp_path / "elsewhere").rename(gone)
     assert pretrain.main(told) == 0
-    assert len(read_log(tmp_path / "run" / "metrics.jsonl")) == 11
+    assert len(read_log(tmp_path / "run" / "metrics.jsonl")) == 25
 
 
 def test_numbers_that_run_away_stop_the_run_with_the_batch_saved(files, tmp_path, capsys):
@@ -260,6 +290,10 @@ def other_architecture(folder):
     ).save_pretrained(folder)
 
 
+def label_of_no_tree(folder):
+    write_table(write_files(folder, 4), [{**row, "node": "liver_of_fish"} for row in rows_of(4)])
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -272,6 +306,7 @@ def other_architecture(folder):
         (["--initial_weights", other_architecture], "is of another architecture"),
         (["--data", "nowhere"], "there is no such folder"),
         (["--licences", "CC0"], "no image has one of the licences CC0"),
+        (["--data", label_of_no_tree], "liver_of_fish"),
     ],
 )
 def test_wrong_input_ends_with_one_line(more, told, files, tmp_path, capsys):
@@ -301,6 +336,44 @@ def test_a_corpus_without_labels_needs_the_weights_at_zero(files, tmp_path, caps
     )
     last = read_log(tmp_path / "run2" / "metrics.jsonl")[-1]
     assert "validation_masked_error" in last and "validation_organ_accuracy" not in last
+
+
+def test_what_was_wrong_before_the_first_checkpoint_can_be_put_right(files, tmp_path, capsys):
+    told = arguments(files, tmp_path / "run", "--steps", "2", "--warmup_steps", "1", "--licences")
+    assert pretrain.main([*told, "CC0"]) == 2
+    assert "the corpus has: CC BY 4.0, CC BY-NC 4.0. State them" in capsys.readouterr().err
+    assert pretrain.main([*told, ""]) == 0
+    record = json.loads((tmp_path / "run" / "final" / "training.json").read_text())
+    assert record["train_images"] + record["validation_images"] == 24
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_and_stays(files, uninterrupted, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    shutil.rmtree(run / "final")
+    record = json.loads((run / "recipe.json").read_text())
+    record["config"]["embed_dim"] = 16
+    (run / "recipe.json").write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
+    larger = RECIPE.replace("embed_dim: 8", "embed_dim: 16")
+    (tmp_path / "larger.yaml").write_text(larger)
+    told = arguments(files, run)
+    told[0] = str(tmp_path / "larger.yaml")
+    assert pretrain.main(told) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert "step-00000010: does not fit the network of the recipe" in line
+    assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()} == before
+
+
+def test_a_recipe_with_an_unknown_key_touches_no_run(files, uninterrupted, tmp_path, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in uninterrupted.rglob("*"))
+    (tmp_path / "recipe.yaml").write_text(RECIPE + "warmup_stepz: 3\n")
+    told = arguments(files, uninterrupted)
+    told[0] = str(tmp_path / "recipe.yaml")
+    assert pretrain.main(told) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "recipe.yaml: unknown value warmup_stepz" in line
+    assert sorted((path, path.stat().st_mtime_ns) for path in uninterrupted.rglob("*")) == before
 
 
 def test_a_folder_with_another_run_is_refused(files, uninterrupted, capsys):

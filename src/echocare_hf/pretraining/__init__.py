@@ -6,6 +6,6 @@ corpus        what is learnt from; images: where the pixels lie; preparation: li
 stream        the endless stream of batches
 network       the model and its losses; hard_patches, contrast: the two optional ones
 optimization  AdamW, and the moving average of the weights
-checkpoints   written beside and renamed
+checkpoints   written beside and renamed; sharding: those of FSDP2
 evaluation    figures on held-out images; pictures: what they look like
 """

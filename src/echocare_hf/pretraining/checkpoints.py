@@ -24,6 +24,10 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, max(keep, 2)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._steps()
+
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08}"
 

@@ -8,6 +8,7 @@ be named after nodes of the tree; and `phantoms:COUNT`, synthetic images for tri
 """
 
 import csv
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.names)
 
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of the names, in their order: the same images have the same ones, wherever the corpus lies."""
+        return hashlib.sha256("\n".join(self.names.tolist()).encode()).hexdigest()[:32]
+
     def select(self, rows: np.ndarray) -> "Corpus":
         """Some rows: a mask of booleans, or ascending indices."""
         indices = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -77,8 +82,8 @@ class Corpus:
         return paths[self.nodes]
 
     def licensed(self, allowed: Sequence[str]) -> np.ndarray:
-        """bool (images,): whose licence is one of `allowed`; a version counts only if `allowed` names one. All if it is empty."""
-        if not allowed:
+        """bool (images,): whose licence is one of `allowed`; a version counts only if `allowed` names one. All if it names none."""
+        if not any(text.strip() for text in allowed):
             return np.ones(len(self), bool)
         kinds = {licence: is_allowed(licence, allowed) for licence in set(self.licences.tolist())}
         return np.array([kinds[licence] for licence in self.licences.tolist()], bool)

@@ -105,7 +105,10 @@ def _licensed(corpus: Corpus, licences: Sequence[str]) -> tuple[Corpus, list[str
     allowed = corpus.licensed(licences)
     if not allowed.any():
         found = ", ".join(sorted({text or "none stated" for text in corpus.licences.tolist()}))
-        raise ValueError(f"no image has one of the licences {', '.join(licences)}; the corpus has: {found}")
+        raise ValueError(
+            f"no image has one of the licences {', '.join(licences)}; the corpus has: {found}. State them in a column `licence` of the "
+            "table beside the images, or take all images with --licences ''"
+        )
     lines = [f"{(~allowed).sum()} images left out for their licence"] if not allowed.all() else []
     return corpus.select(allowed) if lines else corpus, lines
 

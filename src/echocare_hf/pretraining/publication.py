@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import ModelCardData
+from safetensors import SafetensorError
 
 import echocare_hf
 from echocare_hf import EchoCareForPreTraining, EchoCareImageProcessorPil
@@ -86,6 +87,9 @@ def save_model(
         state: `step` and `seconds` that are done.
         log: lines of metrics.jsonl.
         precision: "bf16" or "no", of the accelerator.
+
+    Raises:
+        ValueError: if it cannot be written, such as on a full disk; what was there before stays.
     """
     looks = [entry for entry in log if "validation_loss" in entry]
     counts = Counter(data.train.licences.tolist())
@@ -115,12 +119,18 @@ def save_model(
     }
     size = recipe.schedule().largest_image
     processor = EchoCareImageProcessorPil(size={"height": size, "width": size})
-    with written_beside(folder) as partial:
-        partial.mkdir(parents=True)
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        (partial / "README.md").write_text(_card(model, recipe, record), encoding="utf-8")
-        (partial / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    try:
+        with written_beside(folder) as partial:
+            partial.mkdir(parents=True)
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+            (partial / "README.md").write_text(_card(model, recipe, record), encoding="utf-8")
+            (partial / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: the model cannot be written ({' '.join(str(error).split())[:200]}); the checkpoints are intact. Make room on the "
+            "disk and give the same command again"
+        ) from error
 
 
 def _card(model: EchoCareForPreTraining, recipe: Recipe, record: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class Recipe:
     seed: int = _value(0, "of the weights, the order, the augmentation and the masks")
 
     licences: list[str] = _value(
-        [], "use only images under these, such as 'CC BY'; a version counts if it is named; none for all"
+        [], "use only images under these, such as 'CC BY'; a version counts if it is named; none, or '', for all"
     )
     exclude: list[str] = _value(
         [], "text files with a file name a line that must not be seen, nor what looks the same"

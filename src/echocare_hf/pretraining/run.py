@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,8 +21,10 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
+from torch import nn
 
 from echocare_hf.files import written_beside
 from echocare_hf.inference import bfloat16_is_fast
@@ -29,6 +32,7 @@ from echocare_hf.inference import bfloat16_is_fast
 from .checkpoints import Checkpoints
 from .optimization import MovingAverage
 from .recipe import Recipe, changed_values
+from .sharding import load_whole, save_whole, shard_on_cpu
 
 
 def make_accelerator(recipe: Recipe, output: Path) -> Accelerator:
@@ -43,16 +47,18 @@ def make_accelerator(recipe: Recipe, output: Path) -> Accelerator:
     for tracker in recipe.trackers:
         if not there[tracker]():
             raise ValueError(
-                f"the tracker {tracker} is not installed: pip install {tracker}, or leave it out of trackers"
+                f"the tracker {tracker} is not installed: pip install 'echocare-hf[trackers]', or leave it out of trackers"
             )
     on_cpu = not torch.accelerator.is_available()
     use_bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and (not on_cpu or bfloat16_is_fast()))
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="bf16" if use_bf16 else "no",
         cpu=on_cpu,
         log_with=list(recipe.trackers) or None,
         project_dir=str(output),
     )
+    shard_on_cpu(accelerator)
+    return accelerator
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -135,7 +141,8 @@ class RunFolder:
 
     def _open(self, recipe: Recipe) -> None:
         record = self.output / "recipe.json"
-        if record.is_file():
+        # A run that ended before its first checkpoint, such as for a wrong value, binds nobody.
+        if record.is_file() and (self.is_done or not self.checkpoints.is_empty):
             if not recipe.resume:
                 raise ValueError(
                     f"{self.output}: holds a run already; choose another --output_dir, remove it, or leave out --resume"
@@ -160,8 +167,12 @@ class RunFolder:
     def is_done(self) -> bool:
         return (self.output / "final" / "training.json").is_file()
 
-    def restore(self, average: MovingAverage) -> dict[str, Any]:
-        """Loads the newest complete checkpoint into what the accelerator has prepared, and the average.
+    def restore(self, network: nn.Module, optimizer: AcceleratedOptimizer, average: MovingAverage) -> dict[str, Any]:
+        """Loads the newest complete checkpoint.
+
+        Args:
+            network, optimizer: as the accelerator has prepared them.
+            average: of the network.
 
         Returns:
             Its facts, among them `step`, the number of steps that are done; `{"step": 0}` without a checkpoint.
@@ -178,10 +189,13 @@ class RunFolder:
             facts = {"step": 0}
         else:
             try:
-                self.accelerator.load_state(str(path))
+                if self.accelerator.is_fsdp2:
+                    load_whole(network, optimizer.optimizer, path)
+                else:
+                    self.accelerator.load_state(str(path))
                 state = torch.load(path / "average.bin", map_location="cpu", weights_only=True)
                 average.load_state_dict(state)
-            except (RuntimeError, KeyError, ValueError) as error:
+            except (RuntimeError, KeyError, ValueError, SafetensorError) as error:
                 raise ValueError(
                     f"{path}: does not fit the network of the recipe ({' '.join(str(error).split())[:200]}); choose another --output_dir"
                 ) from error
@@ -192,8 +206,14 @@ class RunFolder:
         self.accelerator.wait_for_everyone()
         return facts
 
-    def save(self, average: MovingAverage, facts: dict[str, Any]) -> None:
+    def save(
+        self, network: nn.Module, optimizer: AcceleratedOptimizer, average: MovingAverage, facts: dict[str, Any]
+    ) -> None:
         """A checkpoint of everything that the run goes on from. All processes call it.
+
+        Args:
+            network, optimizer, average: as for `restore`.
+            facts: what `restore` returns, among it `step`.
 
         Raises:
             ValueError: in every process, if it cannot be written; the one before it is intact.
@@ -202,10 +222,10 @@ class RunFolder:
         partial = self.checkpoints.partial(step)
         failure = ""
         try:
-            if accelerator.is_main_process:
-                partial.mkdir(parents=True, exist_ok=True)
-            accelerator.wait_for_everyone()
-            accelerator.save_state(str(partial))
+            if accelerator.is_fsdp2:
+                save_whole(network, optimizer.optimizer, partial, accelerator.is_main_process)
+            else:
+                accelerator.save_state(str(partial))
             if accelerator.is_main_process:
                 torch.save(average.state_dict(), partial / "average.bin")
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -222,12 +242,29 @@ class RunFolder:
         if told[0]:
             raise self.checkpoints.failure(step, told[0])
 
+    @contextmanager
+    def tracked(self, recipe: Recipe, step: int) -> Iterator[None]:
+        """The trackers of the recipe, from after `step` on; what they hold is written however the run ends.
+
+        TensorBoard's events lie in OUTPUT/echocare; trackio's are a run with the name of the folder in its project echocare.
+        """
+        values = {
+            "tensorboard": {"purge_step": step + 1} if step else {},  # what is done again takes the place of what was
+            "trackio": {"name": self.output.resolve().name, "resume": "allow"},
+        }
+        config = {name: value for name, value in asdict(recipe).items() if isinstance(value, int | float | str)}
+        self.accelerator.init_trackers("echocare", config, {name: values[name] for name in recipe.trackers})
+        try:
+            yield
+        finally:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+
     def log(self, entry: dict[str, Any]) -> None:
         """A line of the log, and the trackers."""
         step = int(entry["step"])
-        self.accelerator.log(
-            {name: value for name, value in entry.items() if isinstance(value, int | float)}, step=step
-        )
+        values = {name: value for name, value in entry.items() if name != "step" and isinstance(value, int | float)}
+        self.accelerator.log(values, step=step)
         if self.accelerator.is_main_process:
             with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")

@@ -6,7 +6,7 @@ an image depend on seed, epoch and image alone: any number of processes and work
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -192,11 +192,19 @@ def batches(
         prefetch_factor=4 if recipe.workers else None,
     )
     step: list[Batch] = []
-    for batch in loader:
+    for batch in _told_in_one_line(loader):
         step.append(batch)
         if len(step) == recipe.accumulation:
             yield step
             step = []
+
+
+def _told_in_one_line(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """What the loader yields. A ValueError of one of its worker processes comes with a traceback as its text: its last line is kept."""
+    try:
+        yield from loader
+    except ValueError as error:
+        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
 class _Places:
