@@ -54,3 +54,29 @@ def discs(tmp_path_factory):
         writer.writeheader()
         writer.writerows(rows)
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3 server (moto) with an empty bucket: a client for it."""
+    server_module = pytest.importorskip("moto.server", reason="moto, the S3 server of the tests, is not installed")
+    import urllib.request
+
+    import boto3
+
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
+    client.create_bucket(Bucket="scans")
+    yield client
+    server.stop()

@@ -55,3 +55,8 @@ def fan(height: int, width: int, half_angle: float = 0.6, seed: int = 0) -> tupl
     inside = (np.abs(angle) < half_angle) & (radius < 1.0 * height) & (radius > 0.2 * height)
     grey = np.where(inside, speckle(height, width, seed), 0).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2), inside
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -54,3 +54,19 @@ def test_the_box_of_a_line_holds_its_letters():
 def test_large_screens_are_read_too():
     big = write(np.repeat((speckle(1200, 1600) // 4)[..., None], 3, axis=2), "PATIENT NAME", (40, 30), 40)
     assert sum(line.letters for line in find_text(big)) >= 9
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 0), (120, 255, 120), (255, 255, 255)])
+def test_text_on_bright_tissue_goes_too(colour):
+    bright = np.repeat((100 + speckle(360, 480, seed=2) // 2)[..., None], 3, axis=2)
+    written = write(bright, "QUINZEL HARLEEN", (150, 12), 18, colour)
+    (done,), _ = remove_text([item(written)])
+    letters = np.abs(written.astype(int) - bright).max(axis=2) > 60
+    left = (np.abs(done.pixels.astype(int) - written).max(axis=2) <= 30) & letters
+    assert letters.sum() > 200 and left.sum() < 0.1 * letters.sum()
+
+
+def test_text_that_reaches_into_the_border_counts_as_near_it():
+    written = write(GREY, "ARKHAM GENERAL HOSPITAL", (200, 170), 24)
+    (done,), _ = remove_text([item(written)])
+    assert done.text_removed >= 1 and done.text_suspected == 0

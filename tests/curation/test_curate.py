@@ -74,7 +74,7 @@ def make_corpus(root: Path) -> dict[str, tuple[str, str]]:
     plant("more/corrupt.png", "decode", "corrupt").write_bytes((root / "images/004.png").read_bytes()[:900])
     plant("more/no_image.jpg", "decode", "corrupt").write_text("this is no image")
     save(plant("more/photo.png", "ultrasound", "coloured_all_over"), pictures.coffee())
-    save(plant("more/grey_photo.png", "ultrasound", "too_bright"), np.repeat(pictures.camera()[..., None], 3, axis=2))
+    save(plant("more/grey_photo.png", "ultrasound", "no_speckle"), np.repeat(pictures.camera()[..., None], 3, axis=2))
     save(plant("more/drawing.png", "ultrasound", "few_grey_levels"), (pictures.horse() * np.uint8(255)))
     ct = make_dicom(phantom(30)[..., 0], PatientName="DOE^JANE")
     ct.Modality = "CT"

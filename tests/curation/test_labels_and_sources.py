@@ -68,9 +68,11 @@ def png(number: int) -> bytes:
 def facts_of(source, work):
     files, drops = discover(source, work)
     images, tables, _ = sort_by_type(files)
-    facts, problems = read_facts(source.name, source.root, images, tables, source.table)
+    problems = []
+    facts = read_facts(source.name, source.root, images, tables, source.table, problems)
+    found = {file.name: fact for file, fact in facts}
     assert not problems
-    return facts, drops
+    return found, drops
 
 
 def test_rows_of_a_parquet_shard_become_files_with_facts(tmp_path):

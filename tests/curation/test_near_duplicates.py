@@ -2,17 +2,21 @@
 
 from itertools import combinations
 
+import networkx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echocare_hf.curation.near_duplicates import (
+    ALIKE,
     choose_blocks,
     components,
+    keep_apart,
     keep_largest,
     near_any,
     near_hashes,
+    near_images,
 )
 
 
@@ -106,3 +110,64 @@ def test_keeps_the_largest_and_the_first_of_equals():
 def test_refuses_a_distance_it_cannot_search(distance):
     with pytest.raises(ValueError, match="0 to 8"):
         near_hashes(np.zeros(3, np.uint64), distance)
+
+
+def two_hashes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of 500 stored images and of the raw ones: copies are near in both, in one, or share a screen and nothing else."""
+    rng = np.random.default_rng(seed)
+    stored, raw = planted(500, 300, 4, seed), planted(500, 300, 4, seed + 1)
+    stored[100:160] = stored[:60] ^ (np.uint64(2**9 - 1) << rng.integers(0, 55, 60).astype(np.uint64))  # 9 bits
+    raw[100:160] = raw[:60] ^ (np.uint64(1) << rng.integers(0, 64, 60).astype(np.uint64))
+    raw[160:190] = raw[:30]
+    return stored, raw
+
+
+def near_by_either(stored: np.ndarray, raw: np.ndarray, distance: int) -> np.ndarray:
+    """The oracle: all with all."""
+    apart, raw_apart = (np.bitwise_count(values[:, None] ^ values[None]) for values in (stored, raw))
+    return (apart <= distance) | ((raw_apart <= distance) & (apart <= ALIKE))
+
+
+@pytest.mark.parametrize("distance", [0, 3])
+def test_near_images_are_near_in_either_hash(distance):
+    stored, raw = two_hashes(11)
+    stored, first = np.unique(stored, return_index=True)
+    raw = raw[first]
+    near = near_by_either(stored, raw, distance)
+    expected = {(one, other) for one, other in zip(*np.nonzero(near), strict=True) if one < other}
+    assert set(map(tuple, near_images(stored, raw, distance).tolist())) == expected
+    assert expected - all_pairs(stored, distance), "the raw hashes find some"
+    assert all_pairs(raw, distance) - expected, "a screen in common is not enough"
+
+
+def test_copies_are_joined_whatever_hash_is_equal():
+    stored, raw = two_hashes(13)
+    stored[200:260], raw[230:290] = stored[199], raw[229]
+    graph = networkx.Graph(np.argwhere(near_by_either(stored, raw, 3)).tolist())
+    found = components(len(stored), near_images(stored, raw, 3))
+    assert {frozenset(np.flatnonzero(found == root).tolist()) for root in np.unique(found)} == {
+        frozenset(group) for group in networkx.connected_components(graph)
+    }
+
+
+@pytest.mark.parametrize("distance", [1, 3])
+def test_what_is_kept_is_apart_and_what_is_dropped_is_near_it(distance):
+    stored, raw = two_hashes(5)
+    sizes = np.random.default_rng(6).integers(1, 50, len(stored))
+    kept_for = keep_apart(stored, raw, sizes, distance)
+    near = near_by_either(stored, raw, distance)
+    kept = np.flatnonzero(kept_for == np.arange(len(stored)))
+    assert near[kept][:, kept].sum() == len(kept), "no two kept ones are near"
+    leader = keep_largest(np.unique(stored, return_inverse=True)[1], sizes)  # stands for all with its stored hash
+    assert near[leader, kept_for].all()
+    assert len(kept) < len(stored)
+
+
+def test_clusters_are_those_of_union_find():
+    hashes = planted(500, 300, 3, seed=9)
+    graph = networkx.Graph(all_pairs(hashes, 3))
+    graph.add_nodes_from(range(len(hashes)))
+    found = components(len(hashes), near_hashes(hashes, 3))
+    assert {frozenset(np.flatnonzero(found == root).tolist()) for root in np.unique(found)} == {
+        frozenset(group) for group in networkx.connected_components(graph)
+    }

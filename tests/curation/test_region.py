@@ -1,8 +1,11 @@
 """The ultrasound region is found in the pixels or taken from the header, and everything around it goes."""
 
+import io
+
 import numpy as np
 import pytest
 from curation_helpers import fan, item, phantom, speckle, write
+from PIL import Image
 from skimage.morphology import convex_hull_image
 
 from echocare_hf.curation.region import find_region, polygon_mask
@@ -56,6 +59,17 @@ def test_an_image_that_fills_its_frame_is_left_alone():
     pixels = np.repeat(speckle(200, 300)[..., None], 3, axis=2)
     found = cut(pixels)
     assert found.box == (0, 0, 300, 200) and (found.pixels == pixels).all() and found.shape == "full"
+
+
+@pytest.mark.parametrize("gain", [0.4, 0.8, 1.2])
+def test_a_gain_and_compression_leave_the_region(gain):
+    pixels, _ = screen()
+    faded = pixels * np.linspace(1, 0.05, 480)[:, None, None]  # depth takes the echoes below any fixed limit
+    before = cut(faded.astype(np.uint8)).box
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(gain * faded, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=40)
+    after = cut(np.asarray(Image.open(buffer))).box
+    assert np.abs(np.array(before) - after).max() <= 6, "two pixels of the reduced image"
 
 
 @pytest.mark.parametrize("number", range(12))

@@ -4,6 +4,7 @@ No member is ever written under its own path: on disk it gets a folder and a nam
 path can escape, whatever an archive says; one that tries is refused all the same, as a whole, because somebody meant harm with it.
 """
 
+import errno
 import gzip
 import lzma
 import re
@@ -41,6 +42,7 @@ MAX_DEPTH = 3
 _BLOCK = 1024**2
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class ArchiveError(ValueError):
@@ -116,6 +118,7 @@ def unpack(path: Path, target: Path) -> tuple[list[Member], list[Skipped]]:
 
     Raises:
         ArchiveError: if the archive is damaged, encrypted, tries to write outside of its folder, or is above a limit.
+        OSError: if the disk is full.
     """
     budget = _Budget(path, max(1, path.stat().st_size))
     members: list[Member] = []
@@ -136,6 +139,8 @@ def unpack(path: Path, target: Path) -> tuple[list[Member], list[Skipped]]:
             path, "encrypted_archive", "is encrypted; unpack it yourself and give the folder"
         ) from error
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise ArchiveError(path, "damaged_archive", f"is a damaged archive ({error}); copy it again") from error
     return members, skipped
 

@@ -1,7 +1,8 @@
 """Text burnt into the pixels: found by the look of its letters, removed near the border, reported elsewhere.
 
-Letters are small, thin, about as bright as each other and much brighter than what they stand on, alike in height, and they stand in
-rows. Speckle has spots like that, but not rows of them.
+Letters are small, thin, about as bright as each other and brighter than what they stand on, alike in height, and they stand in rows.
+Speckle has spots like that, but not rows of them. On bright tissue letters stand out less: there they are told by a colour that tissue
+does not have, or by being nearly white, and then a row needs more of them.
 """
 
 from dataclasses import replace
@@ -11,16 +12,20 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from .channels import brightness
+from .channels import brightness, spread
 from .record import Drop, Item
 
 BORDER = 0.2
-"""Text is removed where its centre lies in the outer fifth of the image, on any side."""
+"""Text is removed where it reaches into the outer fifth of the image, on any side."""
 
 LEAST_LETTERS = 3
 """A row of fewer letters is taken for speckle."""
 
+_LEAST_WHITE_LETTERS = 6  # of a row that stands out little
 _CONTRAST = 70  # grey levels that a letter stands above its surroundings
+_WHITE, _WHITE_CONTRAST = 235, 25  # the same for letters that are nearly white
+_COLOUR = 70  # grey levels between the channels of coloured letters
+_MOST_COLOURED = 0.03  # share of coloured pixels; more are colour flow or a tinted image
 _LETTER_HEIGHT = (5, 40)  # pixels
 _WIDEST = 5  # times as wide as high: letters that touch
 _ONE_COLOUR = 30  # grey levels between the brightest pixels of two letters of a row
@@ -71,20 +76,36 @@ def find_text(pixels: np.ndarray) -> list[TextLine]:
     """
     height, width = pixels.shape[:2]
     scale = max(1, -(-max(height, width) // _WORK_SIDE))
-    light = brightness(pixels)
+    light, colour = brightness(pixels), spread(pixels)
     if scale > 1:
-        light = np.asarray(Image.fromarray(light).reduce(scale))
+        light, colour = (np.asarray(Image.fromarray(values).reduce(scale)) for values in (light, colour))
+    above = light.astype(np.int16) - _ground(light)
+    coloured = colour >= _COLOUR
+    looks = [((light >= _LEAST_BRIGHT) & (above >= _CONTRAST), LEAST_LETTERS)]
+    looks.append(((light >= _WHITE) & (above >= _WHITE_CONTRAST), _LEAST_WHITE_LETTERS))
+    if 0 < coloured.mean() <= _MOST_COLOURED:
+        looks.append((coloured, LEAST_LETTERS))
     lines = []
-    for row in _rows(_letters(light)):
-        x0, y0 = row[:, 0:2].min(axis=0).tolist()
-        x1, y1 = row[:, 2:4].max(axis=0).tolist()
-        lines.append(TextLine(x0 * scale, y0 * scale, x1 * scale, y1 * scale, len(row)))
-    return sorted(lines, key=lambda line: (line.y0, line.x0))
+    for mask, least in looks:
+        for row in _rows(_letters(light, mask), least):
+            x0, y0 = row[:, 0:2].min(axis=0).tolist()
+            x1, y1 = row[:, 2:4].max(axis=0).tolist()
+            lines.append(TextLine(x0 * scale, y0 * scale, x1 * scale, y1 * scale, len(row)))
+    return sorted(_without_doubles(lines), key=lambda line: (line.y0, line.x0))
 
 
-def _letters(light: np.ndarray) -> np.ndarray:
-    """Small thin bright spots, int `(letters, 5)`: x0, y0, x1, y1, half-open, and the brightest grey level."""
-    stands_out = (light >= _LEAST_BRIGHT) & (light.astype(np.int16) - _ground(light) >= _CONTRAST)
+def _without_doubles(lines: list[TextLine]) -> list[TextLine]:
+    """Lines that were found in several ways once: one whose middle lies in a longer one is left out."""
+    kept: list[TextLine] = []
+    for line in sorted(lines, key=lambda one: (one.x0 - one.x1, one)):
+        x, y = (line.x0 + line.x1) / 2, (line.y0 + line.y1) / 2
+        if not any(other.x0 <= x <= other.x1 and other.y0 <= y <= other.y1 for other in kept):
+            kept.append(line)
+    return kept
+
+
+def _letters(light: np.ndarray, stands_out: np.ndarray) -> np.ndarray:
+    """Small thin spots of a mask, int `(letters, 5)`: x0, y0, x1, y1, half-open, and the brightest grey level."""
     if stands_out.mean() > 0.2:  # a texture, not text
         return np.empty((0, 5), int)
     spots, _ = ndimage.label(stands_out, np.ones((3, 3), int))
@@ -113,7 +134,7 @@ def _ground(light: np.ndarray) -> np.ndarray:
     return opened.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
 
 
-def _rows(boxes: np.ndarray) -> list[np.ndarray]:
+def _rows(boxes: np.ndarray, least: int) -> list[np.ndarray]:
     """Group letters into rows: alike in height and brightness, on one base line, close to each other."""
     boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
     free = np.ones(len(boxes), bool)
@@ -124,7 +145,7 @@ def _rows(boxes: np.ndarray) -> list[np.ndarray]:
         row = [first]
         while (following := _next(boxes, free, row[-1])) is not None:
             row.append(following)
-        if len(row) >= LEAST_LETTERS:
+        if len(row) >= least:
             free[row] = False
             rows.append(boxes[row])
     return rows
@@ -150,12 +171,14 @@ def _next(boxes: np.ndarray, free: np.ndarray, index: int) -> int | None:
 
 
 def _near_border(line: TextLine, shape: tuple[int, ...]) -> bool:
-    x, y = (line.x0 + line.x1) / 2 / shape[1], (line.y0 + line.y1) / 2 / shape[0]
-    return min(x, 1 - x, y, 1 - y) < BORDER
+    height, width = shape[:2]
+    return min(line.x0, width - line.x1) < BORDER * width or min(line.y0, height - line.y1) < BORDER * height
 
 
 def fill_lines(pixels: np.ndarray, lines: list[TextLine]) -> np.ndarray:
-    """Replace boxes of text, with a margin of a quarter of their height, by the median of a ring around them.
+    """Replace boxes of text by the median of a ring around them.
+
+    The margin is a quarter of their height, and at both ends one and a half times their height, for a letter that was not recognised.
 
     Args:
         pixels: uint8 `(height, width, 3)`.
@@ -167,8 +190,9 @@ def fill_lines(pixels: np.ndarray, lines: list[TextLine]) -> np.ndarray:
     filled = pixels.copy()
     for line in lines:
         margin = max(2, (line.y1 - line.y0) // 4)
-        inner = _grown(line, margin, pixels.shape)
-        y0, y1, x0, x1 = _grown(line, 3 * margin, pixels.shape)
+        ends = round(1.5 * (line.y1 - line.y0))
+        inner = _grown(line, margin, ends, pixels.shape)
+        y0, y1, x0, x1 = _grown(line, 3 * margin, ends + 2 * margin, pixels.shape)
         ring = np.ones((y1 - y0, x1 - x0), bool)
         ring[inner[0] - y0 : inner[1] - y0, inner[2] - x0 : inner[3] - x0] = False
         around = filled[y0:y1, x0:x1][ring]
@@ -176,11 +200,11 @@ def fill_lines(pixels: np.ndarray, lines: list[TextLine]) -> np.ndarray:
     return filled
 
 
-def _grown(line: TextLine, margin: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Rows and columns of a box with a margin, cut to the image: y0, y1, x0, x1."""
+def _grown(line: TextLine, margin: int, ends: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Rows and columns of a box with a margin above and below and one at both ends, cut to the image: y0, y1, x0, x1."""
     return (
         max(0, line.y0 - margin),
         min(shape[0], line.y1 + margin),
-        max(0, line.x0 - margin),
-        min(shape[1], line.x1 + margin),
+        max(0, line.x0 - ends),
+        min(shape[1], line.x1 + ends),
     )

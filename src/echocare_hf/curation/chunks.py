@@ -1,75 +1,62 @@
-"""Files in chunks that stay the same when other sources are added, and content hashes of all files."""
+"""Content hashes of all files, and files in chunks that stay the same when other sources are added."""
 
 import hashlib
 import json
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .drops import Drops
 from .engine import run_jobs
+from .inventory import Inventory, read_files
 from .measure import chunk_job, run_chunk
-from .options import CurateOptions, digest
-from .record import Drop, FoundFile, drop_file
+from .options import CurateOptions, Progress, digest
+from .record import Drop
 from .tables import write_parquet
 
-FILES_PER_CHUNK = 256
 _BLOCK = 1024**2
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a stage, jobs done and jobs in all."""
 
+def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Progress) -> pa.ChunkedArray:
+    """The content hash of every file, null for one that cannot be read. Files hashed by an earlier run are not read again.
 
-def buckets(files: Iterable[FoundFile]) -> dict[tuple[str, int], list[FoundFile]]:
-    """Files by source and by the leading bits of their keys, about `FILES_PER_CHUNK` each; so each bucket is a random sample.
-
-    The number of buckets of a source is a power of two that depends on that source alone.
+    Returns:
+        Binary of 32 bytes, in the order of `inventory.table`.
     """
-    by_source: dict[str, list[FoundFile]] = defaultdict(list)
-    for file in files:
-        by_source[file.source].append(file)
-    found: dict[tuple[str, int], list[FoundFile]] = defaultdict(list)
-    for source, members in by_source.items():
-        bits = max(0, math.ceil(math.log2(len(members) / FILES_PER_CHUNK))) if members else 0
-        for file in members:
-            found[source, int(file.key[:16], 16) >> (64 - bits)].append(file)
-    return {place: sorted(found[place], key=lambda file: file.key) for place in sorted(found)}
-
-
-def hash_contents(files: Sequence[FoundFile], work: Path, workers: int, progress: Progress) -> dict[FoundFile, str]:
-    """The content hash of every file; empty for a file that cannot be read. Files hashed by an earlier run are not read again."""
     jobs, places = [], []
-    for (source, bucket), members in buckets(files).items():
-        state = [(file.path, file.size, _modified(file.path)) for file in members]
-        place = work / "hashes" / f"{source}-{bucket}-{digest(json.dumps(state))}.parquet"
-        places.append((place, members))
+    for bucket in inventory.buckets():
+        rows = range(bucket.start, bucket.stop)
+        files = read_files(inventory.path(bucket.source), rows)
+        state = [(file.path, file.size, _modified(file.path)) for file in files]
+        place = work / "contents" / f"{bucket.source}-{bucket.number}-{digest(json.dumps(state))}.parquet"
+        places.append(place)
         if not place.is_file():
-            jobs.append(json.dumps({"paths": [file.path for file in members], "target": str(place)}))
+            source = str(inventory.path(bucket.source))
+            jobs.append(json.dumps({"files": source, "rows": [rows.start, rows.stop], "target": str(place)}))
     for done, _ in enumerate(run_jobs(run_hashes, jobs, workers), 1):
         progress("hash", done, len(jobs))
-    hashes: dict[FoundFile, str] = {}
-    for place, members in places:
-        found = pq.read_table(place, columns=["digest"])["digest"].to_pylist()
-        hashes.update(zip(members, found, strict=True))
-    return hashes
+    columns = [pq.read_table(place)["digest"] for place in places]
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.binary(32))
 
 
 def run_hashes(job: str) -> str:
     """Hash the files of a job (256-bit BLAKE2b of all bytes) and write the hashes to a parquet file."""
     given = json.loads(job)
-    rows = []
-    for path in given["paths"]:
+    rows: list[dict[str, bytes | None]] = []
+    for file in read_files(Path(given["files"]), range(*given["rows"])):
         hasher = hashlib.blake2b(digest_size=32)
         try:
-            with Path(path).open("rb") as file:
-                while block := file.read(_BLOCK):
+            with Path(file.path).open("rb") as content:
+                while block := content.read(_BLOCK):
                     hasher.update(block)
-            rows.append({"digest": hasher.hexdigest()})
+            rows.append({"digest": hasher.digest()})
         except OSError:
-            rows.append({"digest": ""})  # reading it will say why
-    write_parquet(rows, {"digest": "string"}, Path(given["target"]))
+            rows.append({"digest": None})  # reading it will say why
+    write_parquet(rows, {"digest": pa.binary(32)}, Path(given["target"]))
     return given["target"]
 
 
@@ -81,48 +68,79 @@ def _modified(path: str) -> int:
 
 
 def drop_exact_copies(
-    files: Sequence[FoundFile], hashes: dict[FoundFile, str], rank: Callable[[FoundFile], tuple]
-) -> tuple[list[FoundFile], list[Drop]]:
-    """Keep one of all files with the same bytes.
+    inventory: Inventory, hashes: pa.ChunkedArray, labelled: Callable[[str], bool], drops: Drops
+) -> np.ndarray:
+    """Keep one of all files with the same bytes: a labelled one before others, then by the order of sources, then by name.
 
     Args:
-        files: in any order.
-        hashes: content hash of each.
-        rank: the file with the smallest rank is kept.
+        inventory: all files.
+        hashes: of `hash_contents`.
+        labelled: whether texts (JSON of `Facts.texts`) name an anatomy node.
+        drops: gets a record of each file that is not kept, with the one that was kept for it.
 
     Returns:
-        The files that are kept, in their order, and the others, each with the one that was kept for it.
+        Bool, in the order of `inventory.table`: what is kept.
     """
-    best: dict[str, FoundFile] = {}
-    for file in sorted(files, key=rank):
-        best.setdefault(hashes[file], file)
-    kept, drops = [], []
-    for file in files:
-        first = best[hashes[file]]
-        if not hashes[file] or first == file:
-            kept.append(file)
-        else:
-            drops.append(drop_file(file, "exact_copy", "same_bytes", f"of {first.source}/{first.name}"))
-    return kept, drops
+    codes = pc.fill_null(hashes.combine_chunks().dictionary_encode().indices, -1).to_numpy()
+    kept = np.ones(len(codes), bool)
+    if not len(codes):
+        return kept
+    counts = np.bincount(codes + 1)
+    shared = np.flatnonzero((codes >= 0) & (counts[codes + 1] > 1))
+    files = inventory.table(["source", "name", "texts"]).take(pa.array(shared))
+    sources, names, texts = (files[name].to_pylist() for name in ("source", "name", "texts"))
+    order = {source: place for place, source in enumerate(inventory.sources)}
+    known = {text: labelled(text) for text in set(texts)}
+    ranked = sorted(
+        range(len(shared)), key=lambda i: (codes[shared[i]], not known[texts[i]], order[sources[i]], names[i])
+    )
+    first = -1
+    for i in ranked:
+        if first < 0 or codes[shared[i]] != codes[shared[first]]:
+            first = i
+            continue
+        kept[shared[i]] = False
+        detail = f"of {sources[first]}/{names[first]}"
+        drops.append(Drop(sources[i], names[i], -1, "exact_copy", "same_bytes", detail))
+    return kept
 
 
 def measure_all(
-    files: Sequence[FoundFile], hashes: dict[FoundFile, str], work: Path, options: CurateOptions, progress: Progress
+    inventory: Inventory,
+    hashes: pa.ChunkedArray,
+    kept: np.ndarray,
+    work: Path,
+    options: CurateOptions,
+    progress: Progress,
 ) -> tuple[list[Path], list[dict]]:
-    """Measure all files, chunk by chunk; chunks that an earlier run has finished are used again.
+    """Measure all files that are kept, chunk by chunk; chunks that an earlier run has finished are used again.
 
     Returns:
         The parquet file of each chunk, and what `run_chunk` says of the chunks that were measured now.
     """
     jobs, targets = [], []
-    for (source, bucket), members in buckets(files).items():
-        contents = json.dumps([(file.source, file.name, hashes[file]) for file in members])
-        target = work / "chunks" / f"{source}-{bucket}-{digest(options.measuring(), contents)}.parquet"
+    done = 0
+    for bucket in inventory.buckets():
+        places = done + np.flatnonzero(kept[done : done + bucket.stop - bucket.start])
+        rows = (places - done + bucket.start).tolist()
+        done += bucket.stop - bucket.start
+        if not rows:
+            continue
+        files = read_files(inventory.path(bucket.source), rows)
+        contents = [value.hex() if value else "" for value in hashes.take(pa.array(places)).to_pylist()]
+        state = [(file.source, file.name, content) for file, content in zip(files, contents, strict=True)]
+        name = f"{bucket.source}-{bucket.number}-{digest(options.measuring(), json.dumps(state))}.parquet"
+        target = work / "chunks" / name
         targets.append(target)
         if not target.is_file():
-            jobs.append(chunk_job(members, target, options))
+            jobs.append(chunk_job(inventory.path(bucket.source), rows, target, options))
     results = []
     for result in run_jobs(run_chunk, jobs, options.workers):
         results.append(json.loads(result))
         progress("measure", len(results), len(jobs))
     return targets, results
+
+
+def rows_of(tables: Sequence[Path]) -> int:
+    """The number of rows of some parquet files."""
+    return sum(pq.read_metadata(path).num_rows for path in tables)

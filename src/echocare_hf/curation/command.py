@@ -22,6 +22,7 @@ class _Bars:
             self.close()
             self.stage, self.bar = stage, tqdm(total=total, desc=stage, unit="job", delay=1)
         if self.bar is not None:
+            self.bar.total = total
             self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
@@ -73,4 +74,5 @@ def run_command(
         say(f"  {split:<11} {number:>9,}  in {report['clusters'][split]:,} clusters")
     unlabelled = report["images"]["node"].get("not stated", 0)
     say(f"  without an anatomy node {unlabelled:,} (labels.csv says what could not be mapped)")
-    say(f"Look at {output}/README.md, audit.csv and contact_sheet/index.html.")
+    sheet = ", contact_sheet/index.html" if (output / "contact_sheet").is_dir() else ""
+    say(f"Look at {output}/README.md, audit.csv{sheet}.")

@@ -1,6 +1,10 @@
-"""Everything that needs to see all images at once: exclusion, marks, near-copies, labels, splits."""
+"""Everything that needs to see all images at once: exclusion, marks, near-copies, labels, splits.
 
-from collections.abc import Mapping, Sequence
+Columns are kept as Arrow and numpy arrays, some hundred bytes an image.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +14,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from echocare_hf.data.reading_record import Spacing
-
-from .encode import rescaled
+from .drops import Drops
 from .exclude import ExcludeList
-from .facts import Facts
+from .inventory import Inventory
 from .mapping import LabelMapper
 from .measure import CHUNK_COLUMNS
 from .modality import modality_from_text
-from .near_duplicates import components, keep_apart, near_any, near_hashes
+from .near_duplicates import components, keep_apart, near_any, near_images
 from .options import CurateOptions, digest
 from .record import Drop
+from .tables import sort_table
 
-_NO_FACTS = Facts(dataset="")
-_LIGHT_COLUMNS = [name for name in CHUNK_COLUMNS if name != "image"]
+_FACTS = ("source", "dataset", "texts", "label", "group", "licence", "modality", "spacing_row_mm", "spacing_column_mm")
+_DROP_COLUMNS = ("source", "name", "frame", "step", "reason", "detail")
+_DIGEST = "pixel_digest"  # only a list of images to exclude asks for it
+_MEASURED = [name for name in CHUNK_COLUMNS if name not in ("image", "shape", "source", "reason", "detail", _DIGEST)]
+_REASONS = (
+    None,
+    ("excluded", "same_pixels"),
+    ("excluded", "looks_the_same"),
+    ("marked", "marked_by_a_person"),
+    ("near_copy", "looks_the_same"),
+)
+_SAME_PIXELS, _LOOKS_THE_SAME, _MARKED, _NEAR_COPY = range(1, 5)
+_BATCH = 65536
+_WORD = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
@@ -33,18 +48,18 @@ class Decisions:
     Attributes:
         kept: Arrow table, a row an image that enters the corpus, with the columns of the corpus but the image itself, and `chunk`,
             `key`, `image_bytes`, `order`.
-        drops: everything else that was measured, one record each.
+        drops: everything else that was measured, one record each, in no order.
         near_groups: groups of near-copies with more than one image.
     """
 
     kept: pa.Table
-    drops: list[Drop]
+    drops: Drops
     near_groups: int
 
 
 def decide(
     chunks: Sequence[Path],
-    facts: Mapping[tuple[str, str], Facts],
+    inventory: Inventory,
     mapper: LabelMapper,
     exclude: ExcludeList,
     marks: Mapping[str, str],
@@ -54,7 +69,7 @@ def decide(
 
     Args:
         chunks: parquet files of `measure_all`.
-        facts: by source and name of the file.
+        inventory: what is known of the files.
         mapper: from texts to nodes; it counts what it maps.
         exclude: images that must not enter the corpus.
         marks: id of an image that a person has marked as wrong, to the note.
@@ -63,136 +78,168 @@ def decide(
     Returns:
         The decisions; they depend on the contents of the chunks, not on their order.
     """
-    rows = _read(chunks)
-    drops = [
-        Drop(row["source"], row["name"], row["frame"], row["step"], row["reason"], row["detail"] or "")
-        for row in rows.filter(pc.is_valid(rows["step"])).to_pylist()
-    ]
-    rows = rows.filter(pc.is_null(rows["step"]))
-    own = [facts.get(place, _NO_FACTS) for place in zip(*_lists(rows, "source", "name"), strict=True)]
-    ids = [digest(key, str(frame)) for key, frame in zip(*_lists(rows, "key", "frame"), strict=True)]
-    reasons: list[tuple[str, str, str] | None] = [None] * len(rows)
-    _exclude(rows, exclude, reasons)
-    for index, name in enumerate(ids):
-        if reasons[index] is None and name in marks:
-            reasons[index] = ("marked", "marked_by_a_person", marks[name])
-    nodes = [mapper.map(fact.texts) if reasons[index] is None else None for index, fact in enumerate(own)]
-    near = _near_copies(rows, nodes, reasons, options.near_distance)
-    clusters = _clusters(ids, [fact.group for fact in own], near)
-    kept = np.array([index for index, reason in enumerate(reasons) if reason is None], np.int64)
-    sources, names, frames = _lists(rows, "source", "name", "frame")
-    for index, reason in enumerate(reasons):
-        if reason is not None:
-            drops.append(Drop(sources[index], names[index], frames[index], *reason))
-    columns = _columns(rows, own, nodes, ids, clusters, options)
-    table = pa.table(columns).take(pa.array(kept)).sort_by([("key", "ascending"), ("frame", "ascending")])
+    drops = Drops()
+    rows = _read(chunks, [*_MEASURED, *([_DIGEST] if exclude else [])], drops)
+    facts = _facts(rows["key"], inventory)
+    ids = _strings(digest, rows["key"], rows["frame"].cast(pa.string()))
+    reasons = np.zeros(len(rows), np.int8)
+    details: dict[int, str] = {}
+    _exclude(rows, exclude, reasons, details)
+    if marks:
+        for index in np.flatnonzero(
+            (reasons == 0) & np.asarray(pc.is_in(ids, value_set=pa.array(list(marks))))
+        ).tolist():
+            reasons[index], details[index] = _MARKED, marks[ids[index].as_py()]
+    nodes = _nodes(facts["texts"], reasons, mapper)
+    near = _near_copies(rows, facts["source"], nodes, reasons, details, options.near_distance)
+    clusters = _clusters(ids, facts["group"], near)
+    for index in np.flatnonzero(reasons).tolist():
+        step, reason = _REASONS[reasons[index]] or ("", "")
+        place = (facts["source"][index].as_py(), rows["name"][index].as_py(), rows["frame"][index].as_py())
+        drops.append(Drop(*place, step, reason, details[index]))
+    kept = pa.array(np.flatnonzero(reasons == 0))
+    columns = _columns(
+        rows.take(kept), facts.take(kept), nodes.take(kept), ids.take(kept), clusters.take(kept), options
+    )
     _, sizes = np.unique(near, return_counts=True)
-    return Decisions(_fill_validation(table, options), sorted(drops), int((sizes > 1).sum()))
+    return Decisions(_fill_validation(pa.table(columns), options), drops, int((sizes > 1).sum()))
 
 
-def _read(chunks: Sequence[Path]) -> pa.Table:
-    """The rows of all chunks without the images, with the number of their chunk, in the order of keys and frames."""
-    tables = []
+def _read(chunks: Sequence[Path], columns: Sequence[str], drops: Drops) -> pa.Table:
+    """What was measured and kept, without the images, with the number of the chunk, by key and frame; the rest goes to `drops`."""
+    types = {name: pa.type_for_alias(CHUNK_COLUMNS[name]) for name in columns}
+    types["modality"] = _WORD
+    tables = [pa.schema([*types.items(), ("chunk", pa.int32())]).empty_table()]
     for number, path in enumerate(chunks):
-        table = pq.read_table(path, columns=_LIGHT_COLUMNS)
+        whole = pq.read_table(path, columns=list(dict.fromkeys([*columns, *_DROP_COLUMNS])))
+        drops.extend_table(whole.filter(pc.is_valid(whole["step"])))
+        table = whole.filter(pc.is_null(whole["step"])).select(list(columns))
+        table = table.set_column(table.column_names.index("modality"), "modality", table["modality"].cast(_WORD))
         tables.append(table.append_column("chunk", pa.array(np.full(len(table), number, np.int32))))
-    if not tables:
-        return pa.schema(
-            [*((name, pa.type_for_alias(CHUNK_COLUMNS[name])) for name in _LIGHT_COLUMNS), ("chunk", pa.int32())]
-        ).empty_table()
-    return pa.concat_tables(tables).sort_by([("key", "ascending"), ("frame", "ascending")]).combine_chunks()
+    together = pa.concat_tables(tables).drop_columns(["step"])
+    return sort_table(together, ["key", "frame"]).combine_chunks()
 
 
-def _lists(rows: pa.Table, *names: str) -> list[list[Any]]:
-    return [rows[name].to_pylist() for name in names]
+def _facts(keys: pa.ChunkedArray, inventory: Inventory) -> pa.Table:
+    """The facts of the file of each row."""
+    known = inventory.table(["key", *_FACTS]).unify_dictionaries()
+    places = pc.index_in(keys, value_set=known["key"].combine_chunks())
+    return known.drop_columns(["key"]).take(places).combine_chunks()
 
 
-def _exclude(rows: pa.Table, exclude: ExcludeList, reasons: list[tuple[str, str, str] | None]) -> None:
+def _strings(function: Callable[..., str], *columns: pa.ChunkedArray) -> pa.Array:
+    """A string for each row, made batch by batch."""
+    parts = [pa.array([], pa.string())]
+    for start in range(0, len(columns[0]), _BATCH):
+        cells = (column.slice(start, _BATCH).to_pylist() for column in columns)
+        parts.append(pa.array([function(*row) for row in zip(*cells, strict=True)], pa.string()))
+    return pa.concat_arrays(parts)
+
+
+def _words(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
+    """The codes of a dictionary-encoded column, -1 for null, and its words."""
+    whole = column.unify_dictionaries().combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pc.fill_null(whole.indices, -1).to_numpy(), whole.dictionary.to_pylist()
+
+
+def _encoded(codes: np.ndarray, words: Sequence[str]) -> pa.Array:
+    """The opposite of `_words`."""
+    indices = pa.array(codes, pa.int32(), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()))
+
+
+def _exclude(rows: pa.Table, exclude: ExcludeList, reasons: np.ndarray, details: dict[int, str]) -> None:
     if not exclude:
         return
-    same = np.array([value in exclude.pixel_digests for value in rows["pixel_digest"].to_pylist()], bool)
-    near = np.zeros(len(rows), bool)
     if len(exclude.hashes):
         for name in ("raw_hash", "hash"):
-            near |= near_any(rows[name].to_numpy(), exclude.hashes, exclude.distance)
-    for index in np.flatnonzero(same | near).tolist():
-        reasons[index] = ("excluded", "same_pixels" if same[index] else "looks_the_same", "on the list of --exclude")
+            reasons[near_any(rows[name].to_numpy(), exclude.hashes, exclude.distance)] = _LOOKS_THE_SAME
+    listed = pa.array(sorted(exclude.pixel_digests), pa.string())
+    reasons[pc.is_in(rows["pixel_digest"], value_set=listed).to_numpy()] = _SAME_PIXELS
+    details.update(dict.fromkeys(np.flatnonzero(reasons).tolist(), "on the list of --exclude"))
+
+
+def _nodes(texts: pa.ChunkedArray, reasons: np.ndarray, mapper: LabelMapper) -> pa.Array:
+    """The node of each row that is still free, null for the others and where there is none."""
+    codes, words = _words(texts)
+    parsed = [[(where, text) for where, text in json.loads(word)] for word in words]
+    numbers = {node: number for number, node in enumerate(mapper.tree.ids)}
+    found = np.full(len(codes), -1, np.int32)
+    for index in np.flatnonzero(reasons == 0).tolist():
+        node = mapper.map(parsed[codes[index]])
+        if node is not None:
+            found[index] = numbers[node]
+    return _encoded(found, mapper.tree.ids)
 
 
 def _near_copies(
-    rows: pa.Table, nodes: Sequence[str | None], reasons: list[tuple[str, str, str] | None], distance: int
+    rows: pa.Table,
+    sources: pa.ChunkedArray,
+    nodes: pa.Array,
+    reasons: np.ndarray,
+    details: dict[int, str],
+    distance: int,
 ) -> np.ndarray:
     """Mark near-copies in `reasons`; returns the component of each row, int64 `(rows,)`."""
     component = np.arange(len(rows), dtype=np.int64)
     if distance < 0:
         return component
-    free = np.array([index for index, reason in enumerate(reasons) if reason is None], np.int64)
-    hashes = rows["hash"].to_numpy()[free]
-    found = components(len(free), near_hashes(hashes, distance))
+    free = np.flatnonzero(reasons == 0)
+    hashes, raw_hashes = (rows[name].to_numpy()[free] for name in ("hash", "raw_hash"))
+    found = components(len(free), near_images(hashes, raw_hashes, distance))
     area = rows["region_width"].to_numpy()[free].astype(np.int64) * rows["region_height"].to_numpy()[free]
-    labelled = np.array([nodes[index] is not None for index in free], bool)
-    kept = keep_apart(hashes, 2 * area + labelled, distance)
-    sources, names, frames = _lists(rows, "source", "name", "frame")
-    for place, index in enumerate(free.tolist()):
-        if kept[place] != place:
-            other = int(free[kept[place]])
-            detail = f"of {sources[other]}/{names[other]}" + (f" frame {frames[other]}" if frames[other] else "")
-            reasons[index] = ("near_copy", "looks_the_same", detail)
+    labelled = nodes.is_valid().to_numpy(zero_copy_only=False)[free]
+    kept = keep_apart(hashes, raw_hashes, 2 * area + labelled, distance)
+    for number in np.flatnonzero(kept != np.arange(len(free))).tolist():
+        index, other = int(free[number]), int(free[kept[number]])
+        frame = rows["frame"][other].as_py()
+        place = f"{sources[other].as_py()}/{rows['name'][other].as_py()}"
+        detail = f"of {place} frame {frame}" if frame else f"of {place}"
+        reasons[index], details[index] = _NEAR_COPY, detail
     component[free] = free[found]
     return component
 
 
-def _clusters(ids: Sequence[str], groups: Sequence[str | None], component: np.ndarray) -> list[str]:
+def _clusters(ids: pa.Array, groups: pa.ChunkedArray, component: np.ndarray) -> pa.Array:
     """What must stay in one split: images of one group, and near-copies. Named by the smallest id in it."""
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(group, index), index) for index, group in enumerate(groups) if group is not None]
-    pairs += [(int(other), index) for index, other in enumerate(component) if other != index]
-    together = components(len(ids), np.array(pairs, np.int64).reshape(-1, 2))
-    names: dict[int, str] = {}
-    for index, cluster in enumerate(together.tolist()):
-        names[cluster] = min(names.get(cluster, ids[index]), ids[index])
-    return [names[cluster] for cluster in together.tolist()]
+    codes, _ = _words(groups)
+    stated = np.flatnonzero(codes >= 0)
+    _, first, which = np.unique(codes[stated], return_index=True, return_inverse=True)
+    moved = np.flatnonzero(component != np.arange(len(component)))
+    pairs = [np.stack([stated[first[which]], stated], 1), np.stack([component[moved], moved], 1)]
+    together = components(len(ids), np.concatenate(pairs))
+    by_id = pc.sort_indices(ids).to_numpy()
+    rank = np.empty(len(ids), np.int64)
+    rank[by_id] = np.arange(len(ids))
+    smallest = np.full(len(ids), len(ids), np.int64)
+    np.minimum.at(smallest, together, rank)
+    return ids.take(pa.array(by_id[smallest[together]] if len(ids) else by_id))
 
 
 def _columns(
-    rows: pa.Table,
-    own: Sequence[Facts],
-    nodes: Sequence[str | None],
-    ids: Sequence[str],
-    clusters: Sequence[str],
-    options: CurateOptions,
+    rows: pa.Table, facts: pa.Table, nodes: pa.Array, ids: pa.Array, clusters: pa.Array, options: CurateOptions
 ) -> dict[str, pa.Array]:
-    spacings = [
-        _spacing(fact, *values)
-        for fact, *values in zip(
-            own, *_lists(rows, "spacing_row_mm", "spacing_column_mm", "scale_row", "scale_column"), strict=True
-        )
-    ]
-    modalities = [
-        modality_from_text(fact.modality) or told for fact, told in zip(own, rows["modality"].to_pylist(), strict=True)
-    ]
-    keys = np.array([int(key[:16], 16) for key in rows["key"].to_pylist()], np.uint64)
+    spacing_row, spacing_column = _spacings(rows, facts)
+    keys = np.fromiter((int(key.as_py()[:16], 16) for key in rows["key"]), np.uint64, len(rows))
     orders = _mix(_mix(keys ^ np.uint64(options.seed)) + rows["frame"].to_numpy().astype(np.uint64))
     return {
         "chunk": rows["chunk"],
         "key": rows["key"],
         "image_bytes": rows["image_bytes"],
         "order": pa.array(orders),
-        "id": pa.array(ids, pa.string()),
-        "node": pa.array(nodes, pa.string()),
-        "label": pa.array([fact.label for fact in own], pa.string()),
-        "group": pa.array([fact.group for fact in own], pa.string()),
-        "cluster": pa.array(clusters, pa.string()),
-        "source": pa.array(
-            [fact.dataset or source for fact, source in zip(own, rows["source"].to_pylist(), strict=True)], pa.string()
-        ),
-        "licence": pa.array([fact.licence for fact in own], pa.string()),
-        "split": pa.array([_split(cluster, options) for cluster in clusters], pa.string()),
-        "modality": pa.array(modalities, pa.string()),
+        "id": ids,
+        "node": nodes,
+        "label": facts["label"],
+        "group": facts["group"],
+        "cluster": clusters,
+        "source": facts["dataset"],
+        "licence": facts["licence"],
+        "split": _strings(lambda cluster: _split(cluster, options), pa.chunked_array([clusters])).dictionary_encode(),
+        "modality": _modalities(facts["modality"], rows["modality"]),
         "width": rows["width"],
         "height": rows["height"],
-        "spacing_row_mm": pa.array([None if spacing is None else spacing[0] for spacing in spacings], pa.float32()),
-        "spacing_column_mm": pa.array([None if spacing is None else spacing[1] for spacing in spacings], pa.float32()),
+        "spacing_row_mm": spacing_row,
+        "spacing_column_mm": spacing_column,
         "source_path": rows["name"],
         "frame": rows["frame"],
         "text_suspected": rows["text_suspected"],
@@ -200,9 +247,25 @@ def _columns(
     }
 
 
-def _spacing(fact: Facts, row: float | None, column: float | None, down: float, across: float) -> Spacing | None:
-    """The file's own spacing, else the table's, which is that of the file before it was reduced."""
-    return (row, column) if row is not None and column is not None else rescaled(fact.spacing, down, across)
+def _spacings(rows: pa.Table, facts: pa.Table) -> Iterable[pa.Array]:
+    """The file's own spacing, else the table's, which is that of the file before it was reduced: down, and across."""
+    own = [rows[name].to_numpy() for name in ("spacing_row_mm", "spacing_column_mm")]
+    stated = [facts[name].to_numpy() for name in ("spacing_row_mm", "spacing_column_mm")]
+    scales = [rows[name].to_numpy().astype(np.float64) for name in ("scale_row", "scale_column")]
+    measured = ~np.isnan(own[0]) & ~np.isnan(own[1])
+    for mine, theirs, scale in zip(own, stated, scales, strict=True):
+        yield pa.array(np.where(measured, mine, theirs * scale).astype(np.float32), from_pandas=True)
+
+
+def _modalities(stated: pa.ChunkedArray, told: pa.ChunkedArray) -> pa.Array:
+    """What the table states, else what the file or its colours tell."""
+    codes, words = _words(stated)
+    told_codes, told_words = _words(told)
+    modes = [modality_from_text(word) for word in words]
+    places = {word: number for number, word in enumerate(dict.fromkeys([*told_words, *filter(None, modes)]))}
+    own = np.array([places[word] for word in told_words], np.int32)[told_codes] if len(told_words) else told_codes
+    table = np.array([places[mode] if mode else -1 for mode in [*modes, None]], np.int32)[codes]  # -1 is the last one
+    return _encoded(np.where(table >= 0, table, own), list(places))
 
 
 def _split(cluster: str, options: CurateOptions) -> str:
@@ -213,18 +276,17 @@ def _split(cluster: str, options: CurateOptions) -> str:
 
 def _fill_validation(table: pa.Table, options: CurateOptions) -> pa.Table:
     """In a corpus so small that chance has left a split without a cluster, move the one that comes nearest to it."""
-    clusters = sorted(
-        set(table["cluster"].to_pylist()), key=lambda name: digest("split", str(options.seed), name, size=8)
-    )
-    splits = set(table["split"].to_pylist())
-    if options.validation == 0 or len(clusters) < 2 or len(splits) == 2:
+    splits = pc.unique(table["split"]).to_pylist()
+    if options.validation == 0 or len(splits) != 1:
         return table
-    moved, target = (clusters[0], "validation") if splits == {"train"} else (clusters[-1], "train")
-    changed = [
-        target if cluster == moved else split
-        for cluster, split in zip(table["cluster"].to_pylist(), table["split"].to_pylist(), strict=True)
-    ]
-    return table.set_column(table.column_names.index("split"), "split", pa.array(changed, pa.string()))
+    clusters = sorted(
+        pc.unique(table["cluster"]).to_pylist(), key=lambda name: digest("split", str(options.seed), name, size=8)
+    )
+    if len(clusters) < 2:
+        return table
+    moved, target = (clusters[0], "validation") if splits == ["train"] else (clusters[-1], "train")
+    changed = pc.if_else(pc.equal(table["cluster"], moved), target, splits[0])
+    return table.set_column(table.column_names.index("split"), "split", changed)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """What the tables beside the images, and the names of folders, say of each file: labels, group, licence, spacing."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from echocare_hf.data.labelled.folder import MaskFinder, split_name
@@ -26,6 +27,7 @@ from echocare_hf.data.labelled.table import (
 from echocare_hf.data.reading_record import Spacing, clean_spacing
 
 from .record import FoundFile
+from .webdataset import is_side_car, read_side_cars, sample_key
 
 NODE_COLUMNS = ("node", "anatomy_node", "anatomy")
 VIEW_COLUMNS = ("view", "plane", "structure")
@@ -62,52 +64,116 @@ class Facts:
     is_label: bool = False
 
 
-def read_facts(
-    source: str, root: Path, images: Sequence[FoundFile], tables: Sequence[FoundFile], manifest: Table | None = None
-) -> tuple[dict[str, Facts], list[str]]:
-    """The facts of every image of a source.
+@dataclass
+class _Spoken:
+    """A table by the files it speaks of.
 
-    Tables called metadata.csv (or .tsv, .jsonl), index.csv, labels.csv or train.csv are read, with file names relative to the table.
-    Where several speak of one file, the one nearest to it goes first, but for anatomy nodes, data set and licence, where the outermost
-    one (the index of a collection) does.
+    Attributes:
+        table: the table.
+        rows: by name of the file.
+        labels: names of files that are masks or target images.
+        datasets: data sets that the table states.
+    """
+
+    table: Table
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    labels: set[str] = field(default_factory=set)
+    datasets: set[str] = field(default_factory=set)
+
+
+def read_facts(
+    source: str,
+    root: Path,
+    images: Iterable[FoundFile],
+    tables: Iterable[FoundFile],
+    manifest: Table | None,
+    problems: list[str],
+) -> Iterator[tuple[FoundFile, Facts]]:
+    """The facts of every image of a source, folder by folder; a table is held only while the folder it lies in is gone through.
+
+    Tables called metadata.csv (or .tsv, .jsonl), index.csv, labels.csv or train.csv are read, with file names relative to the table, and
+    so are the side-cars of webdataset shards. Where several speak of one file, the one nearest to it goes first, but for anatomy
+    nodes, data set and licence, where the outermost one (the index of a collection) does.
 
     Args:
         source: name of the source.
         root: folder or file of the source; the names of known public data sets in its path count.
         images: what may be images.
-        tables: what may be tables.
-        manifest (optional): the rows of a source that is a manifest.
+        tables: what may be tables or side-cars.
+        manifest: the rows of a source that is a manifest, else None.
+        problems: gets one line for each table that cannot be read.
 
-    Returns:
-        Facts by name, and one line for each table that cannot be read.
+    Yields:
+        Each image with its facts.
     """
-    problems: list[str] = []
-    rows: dict[str, list[tuple[Row, Table]]] = {}
-    labels: set[str] = set()
-    names = {file.name for file in images}
-    found = [("", manifest)] if manifest is not None else []
-    for file in sorted(tables, key=lambda table: (-table.name.count("/"), table.name)):  # the nearest first
-        if PurePosixPath(file.name).name.lower() not in _TABLE_NAMES:
-            continue
+    by_folder: dict[str, list[FoundFile]] = {}
+    side_cars: dict[str, list[FoundFile]] = {}
+    for file in tables:
+        if PurePosixPath(file.name).name.lower() in _TABLE_NAMES:
+            by_folder.setdefault(_folder(file), []).append(file)
+        elif is_side_car(file.name):
+            side_cars.setdefault(sample_key(file.name), []).append(file)
+    innermost = [_spoken("", manifest)] if manifest is not None else []
+    outermost = [_spoken("", table) for table in _index_above(root)]
+    opened: dict[str, list[_Spoken]] = {}
+    ordered = sorted(
+        images, key=lambda file: (_folder(file).replace("/", "\0"), file.name)
+    )  # a folder before those in it
+    for folder, members in groupby(ordered, key=_folder):
+        files = list(members)
+        above = _folders_above(folder)
+        opened = {
+            place: opened[place] if place in opened else _open(place, by_folder.get(place, ()), problems)
+            for place in above
+        }
+        spoken = [*innermost, *(table for place in above for table in opened[place]), *outermost]
+        masks = _masks(root, files)
+        datasets = {dataset for table in spoken for dataset in table.datasets}
+        for file in files:
+            rows = [(row, table.table) for table in spoken for row in table.rows.get(file.name, ())]
+            if cars := side_cars.get(sample_key(file.name)):
+                rows = [*_side_car_rows(cars, problems), *rows]
+            is_label = file.name in masks or any(file.name in table.labels for table in spoken)
+            yield file, _facts(source, root, file.name, rows, is_label, datasets)
+
+
+def _folder(file: FoundFile) -> str:
+    return file.name.rpartition("/")[0]
+
+
+def _folders_above(folder: str) -> list[str]:
+    """A folder and those it lies in, the innermost first, the source itself (an empty name) last."""
+    parts = folder.split("/") if folder else []
+    return ["/".join(parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def _open(folder: str, files: Iterable[FoundFile], problems: list[str]) -> list[_Spoken]:
+    found = []
+    for file in sorted(files):
         try:
-            found.append((file.name.rpartition("/")[0], read_table(Path(file.path))))
+            found.append(_spoken(folder, read_table(Path(file.path))))
         except (ValueError, OSError) as error:
-            problems.append(f"{error} (the table was not used)")
-    found += _index_above(root)
-    for folder, table in found:
-        _collect(folder, table, names, rows, labels)
+            problems.append(f"{str(error).replace(file.path, file.name)} (the table was not used)")
+    return found
+
+
+def _masks(root: Path, files: Sequence[FoundFile]) -> set[str]:
+    """Names of the files of one folder that are masks by their names."""
     virtual = Path("/") if not root.name else Path("/", root.name)
-    finder = MaskFinder(virtual, [virtual / name for name in names])
-    labels |= {path.relative_to(virtual).as_posix() for path in finder.masks}
-    datasets = {dataset for entries in rows.values() if (dataset := _dataset(entries)) is not None}
-    facts = {
-        file.name: _facts(source, root, file.name, rows.get(file.name, []), file.name in labels, datasets)
-        for file in images
-    }
-    return facts, problems
+    finder = MaskFinder(virtual, [virtual / file.name for file in files])
+    return {path.relative_to(virtual).as_posix() for path in finder.masks}
 
 
-def _index_above(root: Path) -> list[tuple[str, Table]]:
+def _side_car_rows(cars: Iterable[FoundFile], problems: list[str]) -> list[tuple[Row, Table]]:
+    try:
+        table = read_side_cars(cars)
+    except (ValueError, OSError) as error:
+        problems.append(f"{error} (the side-car was not used)")
+        return []
+    return [] if table is None else [(table.rows[0], table)]
+
+
+def _index_above(root: Path) -> list[Table]:
     """The rows of an `index.csv` one folder up that speak of this folder, with names relative to it."""
     path = root.parent / "index.csv"
     if not root.is_dir() or not path.is_file():
@@ -121,24 +187,25 @@ def _index_above(root: Path) -> list[tuple[str, Table]]:
     masks = [name for name in table.columns if name in MASK_COLUMNS]
     names = [column, *masks]
     cut = [row | {name: text(row[name]).removeprefix(prefix) for name in names if row.get(name)} for row in rows]
-    return [("", replace(table, rows=cut))] if cut else []
+    return [replace(table, rows=cut)] if cut else []
 
 
-def _collect(
-    folder: str, table: Table, names: set[str], rows: dict[str, list[tuple[Row, Table]]], labels: set[str]
-) -> None:
-    """Put the rows of a table to the names of the files they speak of."""
+def _spoken(folder: str, table: Table) -> _Spoken:
+    """A table in a folder by the names of the files it speaks of."""
+    spoken = _Spoken(table)
     column = table.find(IMAGE_COLUMNS)
     if column is None:
-        return
+        return spoken
     label_columns = [name for name in (table.find(MASK_COLUMNS), table.find(TARGET_IMAGE_COLUMNS)) if name]
     for row in table.rows:
         for name in _names(folder, row.get(column)):
-            if name in names:
-                rows.setdefault(name, []).append((row, table))
+            spoken.rows.setdefault(name, []).append(row)
         for label_column in label_columns:
             if label_column != column:
-                labels.update(_names(folder, row.get(label_column)))
+                spoken.labels.update(_names(folder, row.get(label_column)))
+        if (dataset := _dataset([(row, table)])) is not None:
+            spoken.datasets.add(dataset)
+    return spoken
 
 
 def _names(folder: str, cell: object) -> list[str]:
@@ -172,8 +239,9 @@ def _facts(
     texts += [("organ", value) for column in ORGAN_COLUMNS if (value := nearest([column]))]
     label = nearest(LABEL_COLUMNS)
     folders = [part for part in reversed(parts) if part.lower() not in _PLAIN_FOLDERS and split_name(part) is None]
-    if label is None and not rows and folders and folders[0] != dataset:
-        label = folders[0]
+    inner = [part for part in folders if not part.endswith("!")]  # a name of an archive is no class
+    if label is None and not rows and inner and inner[0] != dataset:
+        label = inner[0]
     if label:
         texts.append(("label", label))
     texts += [("folder", part) for part in (*folders, source)]

@@ -7,6 +7,7 @@ chunk that is there is complete.
 import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,26 @@ from typing import Any
 from .burnt_text import remove_text
 from .decode import decode
 from .encode import encode, shrink
+from .inventory import read_files
 from .modality import tell_modality
 from .options import CurateOptions, digest
 from .quality import drop_empty, drop_other_images
-from .record import Drop, FoundFile, Item
+from .record import Drop, Item
 from .region import find_region
 from .tables import write_parquet
 
 
-def chunk_job(files: list[FoundFile], target: Path, options: CurateOptions) -> str:
-    """The job of a chunk as text, for `run_chunk` in whatever process."""
-    return json.dumps({"files": [asdict(file) for file in files], "target": str(target), "options": asdict(options)})
+def chunk_job(inventory: Path, rows: Sequence[int], target: Path, options: CurateOptions) -> str:
+    """The job of a chunk as text, for `run_chunk` in whatever process.
+
+    Args:
+        inventory: Arrow file of a source.
+        rows: of it.
+        target: the parquet file to write.
+        options: the settings.
+    """
+    given = {"files": str(inventory), "rows": list(rows), "target": str(target), "options": asdict(options)}
+    return json.dumps(given)
 
 
 def run_chunk(job: str) -> str:
@@ -40,7 +50,7 @@ def run_chunk(job: str) -> str:
     options = CurateOptions(**given["options"])
     seconds: dict[str, float] = defaultdict(float)
     rows: list[dict[str, Any]] = []
-    files = [FoundFile(**entry) for entry in given["files"]]
+    files = read_files(Path(given["files"]), given["rows"])
     frames = 0
     for file in files:
         items, drops = _timed(seconds, "decode", decode, file, options)

@@ -5,6 +5,10 @@ all bits of some choice of `blocks - d` blocks. For each such choice the hashes 
 are compared. With d = 3 and four blocks that is the banded join on one of four 16-bit bands; with more blocks the keys are longer and
 the candidates fewer, at the price of more sorts. The number of blocks is chosen by what both cost for the number of hashes.
 
+An image has two hashes: of the file's image and of the one that is stored, cut to its ultrasound region. Copies are near in the second
+unless the region was found otherwise in the copy; then they are near in the first. But the first may show mainly the screen that all
+images of a scanner share, so it counts only if the second is not far off (`ALIKE`).
+
 Source: Manku, Jain, Das Sarma, Detecting near-duplicates for web crawling (WWW 2007), section 3. The result is exact.
 """
 
@@ -17,6 +21,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 BITS = 64
+ALIKE = 12
+"""Two images whose raw hashes are near are near-copies only if the hashes of what is stored differ in at most this many bits. Those of
+unrelated images differ in 32 on average."""
+
 _MOST_BLOCKS = 8
 _PAIR_BATCH = 4_000_000  # candidates compared at a time
 _SORT_COST = 20.0  # of one hash in one sort, in units of comparing one pair
@@ -34,17 +42,36 @@ def choose_blocks(count: int, distance: int) -> int:
     return min(range(distance + 1, max(_MOST_BLOCKS, distance + 1) + 1), key=cost)
 
 
-def near_hashes(hashes: np.ndarray, distance: int, blocks: int | None = None) -> np.ndarray:
+def near_images(hashes: np.ndarray, raw_hashes: np.ndarray, distance: int) -> np.ndarray:
+    """All pairs of near-copies: near in the hashes of what is stored, or in the raw ones and no more than `ALIKE` bits in the others.
+
+    Args:
+        hashes: uint64 `(images,)`, of the images as they are stored.
+        raw_hashes: uint64 `(images,)`, of the images as they are read.
+        distance: most bits that may differ, 0 to 8.
+
+    Returns:
+        int64 `(pairs, 2)` as `near_hashes` gives them; of images that are equal in a hash each is paired with the first of them.
+    """
+    pairs = np.concatenate([near_hashes(hashes, distance), near_hashes(raw_hashes, distance, also=hashes)])
+    return _distinct(pairs, len(hashes))
+
+
+def near_hashes(
+    hashes: np.ndarray, distance: int, blocks: int | None = None, also: np.ndarray | None = None
+) -> np.ndarray:
     """All pairs of hashes that differ in at most `distance` bits.
 
     Args:
         hashes: uint64 `(images,)`.
         distance: most bits that may differ, 0 to 8.
         blocks (optional): number of blocks, above `distance`; by default as `choose_blocks` says.
+        also (optional): uint64 `(images,)`, hashes that may differ in at most `ALIKE` bits.
 
     Returns:
-        int64 `(pairs, 2)`, the smaller index first, sorted, each pair once. Of images with equal hashes each is paired with the first of
-        them only, and with nothing that this one is not paired with: their number may be large, and they are joined all the same.
+        int64 `(pairs, 2)`, the smaller index first, sorted, each pair once. Of images with equal hashes (both, if there are two) each is
+        paired with the first of them only, and with nothing that this one is not paired with: their number may be large, and they are
+        joined all the same.
 
     Raises:
         ValueError: if `distance` is not 0 to 8, or there are too few blocks.
@@ -52,19 +79,30 @@ def near_hashes(hashes: np.ndarray, distance: int, blocks: int | None = None) ->
     if not 0 <= distance <= 8:
         raise ValueError(f"distance must be 0 to 8 bits, not {distance}")
     hashes = np.ascontiguousarray(hashes, np.uint64)
-    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    copies = np.flatnonzero(first[inverse] != np.arange(len(hashes)))
-    pairs = [np.stack([first[inverse[copies]], copies], 1)]
-    if distance > 0 and len(unique) > 1:
+    order = np.lexsort((hashes,) if also is None else (also, hashes))
+    new = hashes[order[1:]] != hashes[order[:-1]]
+    if also is not None:
+        new |= also[order[1:]] != also[order[:-1]]
+    starts = np.flatnonzero(np.r_[True, new]) if len(order) else order
+    first = order[starts]  # the sort is stable, so the first of equals comes first
+    pairs = [np.stack([first.repeat(np.diff(np.r_[starts, len(order)])), order], 1)]
+    pairs[0] = pairs[0][pairs[0][:, 0] != pairs[0][:, 1]]
+    unique, others = hashes[first], None if also is None else also[first]
+    if (distance > 0 or also is not None) and len(unique) > 1:
         blocks = choose_blocks(len(unique), distance) if blocks is None else blocks
         if blocks <= distance:
             raise ValueError(f"{blocks} blocks cannot find hashes {distance} bits apart; take at least {distance + 1}")
         edges = [BITS * block // blocks for block in range(blocks + 1)]
         for chosen in combinations(range(blocks), blocks - distance):
             mask = sum(((1 << (edges[block + 1] - edges[block])) - 1) << edges[block] for block in chosen)
-            pairs += [first[found] for found in _equal_under(unique, np.uint64(mask), distance)]
-    together = np.sort(np.concatenate(pairs).astype(np.int64), axis=1)
-    return np.unique(together, axis=0) if len(together) else together.reshape(0, 2)
+            pairs += [first[found] for found in _equal_under(unique, others, np.uint64(mask), distance)]
+    return _distinct(np.concatenate(pairs), len(hashes))
+
+
+def _distinct(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Pairs of numbers below `count`, the smaller first, sorted, each once: int64 `(pairs, 2)`."""
+    keys = np.unique(pairs.min(axis=1) * count + pairs.max(axis=1))
+    return np.stack(np.divmod(keys, max(1, count)), axis=1)
 
 
 def near_any(hashes: np.ndarray, targets: np.ndarray, distance: int) -> np.ndarray:
@@ -85,8 +123,10 @@ def near_any(hashes: np.ndarray, targets: np.ndarray, distance: int) -> np.ndarr
     return found[inverse[: len(hashes)]]
 
 
-def _equal_under(hashes: np.ndarray, mask: np.uint64, distance: int) -> Iterator[np.ndarray]:
-    """Pairs `(pairs, 2)` of hashes that are equal in the bits of a mask and differ in at most `distance` others."""
+def _equal_under(
+    hashes: np.ndarray, others: np.ndarray | None, mask: np.uint64, distance: int
+) -> Iterator[np.ndarray]:
+    """Pairs `(pairs, 2)` of hashes that are equal in the bits of a mask and near in all; `others` differ in at most `ALIKE`."""
     keys = hashes & mask
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
@@ -105,6 +145,8 @@ def _equal_under(hashes: np.ndarray, mask: np.uint64, distance: int) -> Iterator
         offsets = np.arange(len(lefts)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
         one, other = order[lefts], order[lefts + offsets]
         near = np.bitwise_count(hashes[one] ^ hashes[other]) <= distance
+        if others is not None:
+            near &= np.bitwise_count(others[one] ^ others[other]) <= ALIKE
         yield np.stack([one[near], other[near]], 1)
 
 
@@ -133,15 +175,18 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
     return smallest[labels]
 
 
-def keep_apart(hashes: np.ndarray, sizes: np.ndarray, distance: int) -> np.ndarray:
+def keep_apart(hashes: np.ndarray, raw_hashes: np.ndarray, sizes: np.ndarray, distance: int) -> np.ndarray:
     """For each image the one that is kept for it: no two kept ones are near, and whatever is dropped is near the one kept for it.
+
+    Of images that are stored with equal hashes the largest stands for all.
 
     Images are visited from the largest to the smallest, the first among equals first; one is kept unless it is near a kept one. In a group
     of copies of one image that leaves the largest. In a chain, such as the frames of a slow sweep, each near the next but the ends
     far apart, it leaves the frames that differ, where keeping one of each connected component would leave a single frame.
 
     Args:
-        hashes: uint64 `(images,)`.
+        hashes: uint64 `(images,)`, of the images as they are stored.
+        raw_hashes: uint64 `(images,)`, of the images as they are read.
         sizes: `(images,)`, what is larger is kept.
         distance: most bits in which near hashes differ, 0 to 8.
 
@@ -151,7 +196,7 @@ def keep_apart(hashes: np.ndarray, sizes: np.ndarray, distance: int) -> np.ndarr
     _, inverse = np.unique(hashes, return_inverse=True)
     best = keep_largest(inverse, sizes)  # among equal hashes
     leaders = np.flatnonzero(best == np.arange(len(hashes)))
-    pairs = leaders[near_hashes(hashes[leaders], distance)]
+    pairs = leaders[near_images(hashes[leaders], raw_hashes[leaders], distance)]
     neighbours: dict[int, list[int]] = {}
     for one, other in pairs.tolist():
         neighbours.setdefault(one, []).append(other)

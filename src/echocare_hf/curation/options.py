@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from echocare_hf.data.labelled.fingerprint import NEAR_DISTANCE
 
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 """Raised whenever a step between reading a file and storing its image changes its result: older intermediate files are then ignored."""
 
 _MEASURING = (
@@ -20,6 +21,9 @@ _MEASURING = (
     "max_side",
     "image_format",
 )
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, jobs done and jobs in all."""
 
 Runner = Literal["local", "ray"]
 ImageFormat = Literal["jpeg", "png"]
@@ -37,8 +41,8 @@ class CurateOptions:
         remove_text: whether text burnt in near the border of the region is removed.
         min_nonzero: drop images with fewer pixels above 0 than this (paper section 4.4: 1,000).
         check_ultrasound: whether images that do not look like ultrasound are dropped.
-        near_distance: drop an image if the hash of a kept one differs in at most this many of 64 bits, 0 to 8; -1 keeps near-copies.
-            3 bits are the paper's 95 %.
+        near_distance: drop an image if a hash of a kept one (see `near_duplicates.near_images`) differs in at most this many of 64 bits,
+            0 to 8; -1 keeps near-copies. 3 bits are the paper's 95 %.
         max_side: longest side of stored images in pixels, at least 32; larger ones are reduced.
         image_format: "jpeg" (quality 95) or "png".
         validation: share of clusters that go to the validation split, 0 to 0.5.
@@ -97,3 +101,7 @@ class CurateOptions:
 def digest(*texts: str, size: int = 16) -> str:
     """A hexadecimal BLAKE2b digest of some texts, `size` bytes long."""
     return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogateescape"), digest_size=size).hexdigest()
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""

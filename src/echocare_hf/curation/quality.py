@@ -1,19 +1,22 @@
 """Empty images, and images that are no ultrasound.
 
 What tells ultrasound from other pictures, in this order: a DICOM header that says CT or MR; few grey levels (masks, drawings); colour
-all over (photographs); and three numbers of its texture. Sound resolves better along the beam than across it, so speckle is wider than
-it is high; it is never quite smooth; and most of an image is darker than mid-grey.
+all over (photographs); steps between pixels that are no larger down than across, since sound resolves better along the beam; and a
+logistic regression on numbers of the texture (`texture.py`), fitted by eval/curation/train_filter.py, which says how well it does on
+sources it has not seen.
 """
 
-from typing import NamedTuple
+import json
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from .channels import brightness, spread
 from .options import CurateOptions
 from .record import Drop, Item
+from .texture import NAMES, texture_of
 
 FEW_LEVELS = 12
 """An image with at most this many grey levels that cover `LEVEL_SHARE` of it is a mask or a drawing."""
@@ -25,28 +28,10 @@ COLOUR_SPREAD = 40
 MAX_COLOURED = 0.6
 """Colour flow covers less of an image than this."""
 
-LEAST_ELONGATION = 0.03
-"""Natural logarithm of the mean vertical over the mean horizontal step between pixels; 0.12 to 1.3 in ultrasound, about 0 elsewhere."""
+LEAST_ELONGATION = 0.1
+"""Least `elongation_1` of `texture.NAMES`: 0.15 is the smallest of 518 real images, 0.20 of 44 phantoms, about 0 elsewhere."""
 
-COLOURED_ELONGATION = (0.15, 0.1)
-"""An image of which more than this share is coloured needs more than this elongation."""
-
-LEAST_VARIATION = 0.04
-"""Median of standard deviation over mean in 5 x 5 pixels, where it is not black; 0.05 to 0.3 in ultrasound, below in smooth pictures."""
-
-LARGEST_MEDIAN = 0.58
-"""Median of the brightness where it is not black, 0 to 1; up to 0.56 in ultrasound."""
-
-_WORK_SIDE = 256
-_BLACK = 8
-
-
-class Texture(NamedTuple):
-    """Numbers of the texture of an image; see the limits above."""
-
-    elongation: float
-    variation: float
-    median: float
+WEIGHTS_FILE = Path(__file__).with_name("ultrasound_weights.json")
 
 
 def drop_empty(items: list[Item], options: CurateOptions) -> tuple[list[Item], list[Drop]]:
@@ -74,44 +59,41 @@ def drop_other_images(items: list[Item]) -> tuple[list[Item], list[Drop]]:
 
 
 def not_ultrasound(item: Item) -> tuple[str, str] | None:
-    """Why an image is not ultrasound, as a reason and a detail; None if it may be."""
+    """Why an image is not ultrasound, as a reason and a detail; None if it may be.
+
+    A file whose DICOM header says ultrasound passes the rule on texture.
+    """
     if item.declared not in ("", "US", "IVUS"):
         return "other_modality", item.declared
-    light = brightness(item.pixels)
+    reason = simple_rule(item.pixels)
+    if reason is not None or item.declared:
+        return reason
+    weights, intercept, least = _weights()
+    texture = texture_of(item.pixels)
+    elongation = float(texture[NAMES.index("elongation_1")])
+    if elongation < LEAST_ELONGATION:
+        return "no_speckle", f"{elongation:.2f}"
+    score = float(likeness(texture[None], weights, intercept)[0])
+    return ("unlike_ultrasound", f"{score:.3f}") if score < least else None
+
+
+def simple_rule(pixels: np.ndarray) -> tuple[str, str] | None:
+    """The rules on grey levels and colour alone, for an image `(height, width, 3)`, uint8."""
+    light = brightness(pixels)
     counts = np.sort(Image.fromarray(light).histogram())[::-1]
     if counts[:FEW_LEVELS].sum() >= LEVEL_SHARE * light.size and counts[1] > 0.02 * light.size:
         return "few_grey_levels", ""
-    coloured = float((spread(item.pixels) >= COLOUR_SPREAD).mean())
-    if coloured > MAX_COLOURED:
-        return "coloured_all_over", f"{coloured:.2f}"
-    if item.declared:
-        return None  # the header of the file says ultrasound
-    texture = texture_of(light)
-    if texture.median > LARGEST_MEDIAN:
-        return "too_bright", f"{texture.median:.2f}"
-    if texture.variation < LEAST_VARIATION:
-        return "too_smooth", f"{texture.variation:.3f}"
-    share, least = COLOURED_ELONGATION
-    if texture.elongation < (least if coloured > share else LEAST_ELONGATION):
-        return "no_speckle", f"{texture.elongation:.2f}"
-    return None
+    coloured = float((spread(pixels) >= COLOUR_SPREAD).mean())
+    return ("coloured_all_over", f"{coloured:.2f}") if coloured > MAX_COLOURED else None
 
 
-def texture_of(light: np.ndarray) -> Texture:
-    """The texture of an image, reduced to a longest side of 256 pixels if it is larger.
+def likeness(textures: np.ndarray, weights: np.ndarray, intercept: float) -> np.ndarray:
+    """How much images are like ultrasound, 0 to 1: `(images,)` for textures `(images, 26)` and weights `(26,)`."""
+    return 1 / (1 + np.exp(-np.clip(textures @ weights + intercept, -60, 60)))
 
-    Args:
-        light: uint8 `(height, width)`, the brightness.
-    """
-    image = Image.fromarray(light)
-    if max(image.size) > _WORK_SIDE:
-        image.thumbnail((_WORK_SIDE, _WORK_SIDE), Image.Resampling.BOX)
-    small = np.asarray(image, np.float32)
-    mean = ndimage.uniform_filter(small, 5)
-    deviation = np.sqrt(np.maximum(ndimage.uniform_filter(small * small, 5) - mean * mean, 0))
-    bright = small > _BLACK
-    solid = ndimage.minimum_filter(bright.view(np.uint8), 5).view(bool)
-    variation = float(np.median(deviation[solid] / mean[solid])) if solid.sum() > 50 else 0.0
-    median = float(np.median(small[bright])) / 255 if bright.any() else 0.0
-    down, across = np.abs(np.diff(small, axis=0)).mean(), np.abs(np.diff(small, axis=1)).mean()
-    return Texture(float(np.log((down + 0.1) / (across + 0.1))), variation, median)
+
+@cache
+def _weights() -> tuple[np.ndarray, float, float]:
+    """The weights in the order of `NAMES`, the intercept, and the least likeness of what is kept."""
+    stored = json.loads(WEIGHTS_FILE.read_text(encoding="utf-8"))
+    return np.array([stored["weights"][name] for name in NAMES]), stored["intercept"], stored["least"]

@@ -1,7 +1,6 @@
 """What passes from step to step: files that were found, images in the making, and the reason why one was dropped."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ STEPS = (
 """The steps that may drop something, in their order."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class FoundFile:
     """A file of a source.
 
@@ -110,8 +109,3 @@ class Item:
 def drop_file(file: FoundFile, step: str, reason: str, detail: str = "") -> Drop:
     """The record of dropping a whole file."""
     return Drop(file.source, file.name, -1, step, reason, detail)
-
-
-def path_of(file: FoundFile) -> Path:
-    """Where a file lies."""
-    return Path(file.path)

@@ -1,8 +1,9 @@
 """The ultrasound region of a screen: DICOM regions where a file has them, else what the pixels show; all around it goes.
 
 A scanner shows one large connected area of echoes (a fan, a trapezium, a rectangle) on black, and text, scales and logos around it
-that are small or thin. So: reduce the image, take what is not black, open it (thin things vanish), keep the large pieces, and take their
-convex hull. Inside the hull the image stays as it is.
+that are small or thin. So: reduce and smooth the image, take what is bright beside its own echoes, open it (thin things vanish), keep the
+large pieces, and take their convex hull. Inside the hull the image stays as it is. A darker, brighter or compressed copy gives nearly
+the same hull, since the limit goes with the image.
 """
 
 from dataclasses import replace
@@ -15,8 +16,14 @@ from scipy.spatial import ConvexHull, QhullError
 from .channels import brightness
 from .record import Drop, Item
 
-DARK = 8
-"""Grey values up to this count as black; compressed images are not quite 0 there."""
+DARK_SHARE = 0.1
+"""What is no brighter than this share of the echoes counts as black; so a gain changes nothing. See `_darkest`."""
+
+DARK = 3
+"""Grey values up to this count as black in any case; compressed images are not quite 0 there."""
+
+SMOOTHING = 1.0
+"""Standard deviation, in pixels of the reduced image, of the Gaussian filter before the limit."""
 
 WORK_SIDE = 256
 """Longest side, in pixels, of the reduced image in which the region is looked for."""
@@ -101,7 +108,8 @@ def hull_of(light: np.ndarray) -> np.ndarray | None:
     scale = max(height, width, WORK_SIDE) / WORK_SIDE
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
     small = np.asarray(Image.fromarray(light).resize(size, Image.Resampling.BOX))
-    corners = _corners(_large_pieces(small > DARK))
+    smooth = ndimage.gaussian_filter(small.astype(np.float32), SMOOTHING)
+    corners = _corners(_large_pieces(smooth > _darkest(smooth)))
     if corners is None:
         return None
     inside = polygon_mask(corners, small.shape)
@@ -110,6 +118,12 @@ def hull_of(light: np.ndarray) -> np.ndarray | None:
     if inside.all():
         return None
     return corners * (width / size[0], height / size[1])
+
+
+def _darkest(smooth: np.ndarray) -> float:
+    """The limit between black and echoes: a share of the mean brightness weighted by itself, which black pixels do not enter."""
+    total = float(smooth.sum())
+    return max(DARK, DARK_SHARE * float(np.square(smooth).sum()) / total) if total else DARK
 
 
 def _large_pieces(bright: np.ndarray) -> np.ndarray:
@@ -131,16 +145,13 @@ def _large_pieces(bright: np.ndarray) -> np.ndarray:
 
 
 def _corners(mask: np.ndarray) -> np.ndarray | None:
-    """The convex hull of a mask's pixels, enlarged by one pixel; None if there is no area."""
+    """The convex hull of a mask's pixels, from their outer edges; None if there is no area."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
         return None
     columns = np.concatenate([mask[rows].argmax(axis=1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)])
     rows = np.tile(rows, 2)  # the first and the last pixel of each row are enough
-    points = np.concatenate(
-        [np.stack([columns + dx, rows + dy], 1) for dx, dy in ((-1, -1), (2, -1), (-1, 2), (2, 2))]
-    )
-    points = points.clip(0, (mask.shape[1], mask.shape[0]))
+    points = np.concatenate([np.stack([columns + dx, rows + dy], 1) for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1))])
     try:
         return points[ConvexHull(points).vertices].astype(np.float64)
     except QhullError:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from huggingface_hub import DatasetCardData
 from echocare_hf.anatomy import AnatomyTree
 
 from .options import CurateOptions
+from .plots import draw_counts
 from .record import STEPS, Drop
 from .tables import write_parquet, write_text
 
@@ -26,72 +28,17 @@ DROP_COLUMNS = {
     "detail": "string",
 }
 
-_CARD = """
-# {name}
+CARD_FILE = Path(__file__).with_name("dataset_card.md")
+"""The template of the card; braces name what `write_reports` fills in."""
 
-{kept:,} ultrasound images, curated by `echocare curate` from {found:,} files and frames as the
-[EchoCare paper](https://arxiv.org/abs/2509.11752) describes it (sections 4.3 and 4.4): exact and near-copies, broken and empty files
-and what is not ultrasound are dropped, cine loops are sampled, everything around the ultrasound region and text near its border is
-removed, and labels are mapped to one anatomy tree.
-
-```python
-from datasets import load_dataset
-
-corpus = load_dataset("{name}", split="train", streaming=True)  # a folder or an id on the Hub
-row = next(iter(corpus))
-row["image"], row["node"], row["group"], row["licence"]
-```
-
-Rows are shuffled: a stream needs no shuffle buffer, only another order of shards in each epoch. `labels` has one entry a node of the
-tree (1 present, 0 absent, -1 unknown); `node` is the most specific node.
-
-## What is in it
-
-| split | images | clusters |
-|---|---|---|
-{splits}
-
-Images of one patient or clip, and near-copies, form a cluster; no cluster is in two splits. Where a source does not say which images
-are of one patient, near-copies are all that keeps its images together.
-
-| source | images | licences |
-|---|---|---|
-{sources}
-
-| licence | images |
-|---|---|
-{licences}
-
-| modality | images |
-|---|---|
-{modalities}
-
-| anatomy node | images |
-|---|---|
-{nodes}
-
-Each image keeps the licence of its source: read the column `licence` before using it.
-
-## What was dropped
-
-{found:,} found = {kept:,} kept + {dropped:,} dropped. `dropped.parquet` names each with its step and reason.
-
-| step | reason | number |
-|---|---|---|
-{drops}
-
-## Privacy
-
-No DICOM header and no EXIF reaches a shard: images are encoded anew from pixels, and the only facts kept of a file are those in the
-columns. `source_path` is the file's own name, so it says whatever that name says. Text in the middle of an image is not removed:
-`audit.csv` lists {audit:,} images in which some may be left. Look at them before publishing.
-
-## Settings
-
-```json
-{settings}
-```
-"""
+_IDENTIFYING = re.compile(
+    r"(?<!\d)(?:19\d|20[0-3])\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)"  # 1963-07-22
+    r"|(?<!\d)(?:0[1-9]|[12]\d|3[01])[-_.](?:0[1-9]|1[0-2])[-_.](?:19\d|20[0-3])\d(?!\d)"  # 22.07.1963
+    r"|\w\^\w"  # DOE^JANE
+    r"|(?<![\d.])\d+(?:\.\d+){5,}"  # a UID
+    r"|(?<![a-z])(?:mrn|pid|ssn|dob|acc|accession|patient[-_ ]?id)[-_ ]?\d{3,}",
+    re.IGNORECASE,
+)
 
 
 def summarise(kept: pa.Table, drops: Sequence[Drop], found: int, near_groups: int) -> dict[str, Any]:
@@ -160,7 +107,7 @@ def write_reports(
     options: CurateOptions,
     shards: Mapping[str, Sequence[str]],
 ) -> None:
-    """Write report.json, manifest.json, dropped.parquet, labels.csv, audit.csv and README.md into a folder."""
+    """Write report.json, manifest.json, dropped.parquet, labels.csv, audit.csv, plots and README.md into a folder."""
     rows = [dict(zip(DROP_COLUMNS, drop, strict=True)) for drop in drops]
     write_parquet(rows, DROP_COLUMNS, folder / "dropped.parquet")
     write_text(folder / "report.json", _json({**report, "problems": list(problems)}))
@@ -173,13 +120,42 @@ def write_reports(
     }
     write_text(folder / "manifest.json", _json(manifest))
     write_text(folder / "labels.csv", _csv(("where", "text", "node", "how", "files"), mapped))
-    suspected = [row for row in kept.select(_AUDIT).to_pylist() if row["text_suspected"]]
-    suspected.sort(key=lambda row: (-row["text_suspected"], row["source"], row["source_path"], row["frame"]))
+    suspected = _suspected(kept)
     write_text(folder / "audit.csv", _csv(_AUDIT, suspected))
-    write_text(folder / "README.md", _card(name, report, options, shards, len(suspected)))
+    (folder / PLOTS).mkdir(exist_ok=True)
+    for what, title in _PLOTTED.items():
+        draw_counts(title, report["images"][what]).save(folder / PLOTS / f"{what}.png", optimize=True)
+    write_text(folder / "README.md", _card(name, report, options, shards, suspected))
 
 
-_AUDIT = ["source", "source_path", "frame", "id", "split", "text_suspected"]
+PLOTS = "plots"
+_PLOTTED = {
+    "node": "Images per node of the anatomy tree (the most specific one)",
+    "source": "Images per source",
+    "licence": "Images per licence",
+    "modality": "Images per modality",
+}
+_AUDIT = ["why", "source", "source_path", "frame", "id", "split", "group", "text_suspected"]
+
+
+def looks_identifying(name: str) -> bool:
+    """Whether a file name or group holds a date, a DICOM person name, a UID, or a number after mrn, pid, ssn, dob, acc or patient id."""
+    return _IDENTIFYING.search(name) is not None
+
+
+def _suspected(kept: pa.Table) -> list[dict[str, Any]]:
+    """Rows of the audit sheet: an image may stand there for its text, its file name and its group."""
+    rows = []
+    for row in kept.select(_AUDIT[1:]).to_pylist():
+        reasons = (
+            ("text", row["text_suspected"] > 0),
+            ("file name", looks_identifying(row["source_path"])),
+            ("group", looks_identifying(row["group"] or "")),
+        )
+        rows += [{"why": why, **row} for why, holds in reasons if holds]
+    order = {"text": 0, "file name": 1, "group": 2}
+    rows.sort(key=lambda row: (order[row["why"]], -row["text_suspected"], row["source_path"], row["frame"], row["id"]))
+    return rows
 
 
 def _card(
@@ -187,7 +163,7 @@ def _card(
     report: Mapping[str, Any],
     options: CurateOptions,
     shards: Mapping[str, Sequence[str]],
-    audit: int,
+    suspected: Sequence[Mapping[str, Any]],
 ) -> str:
     header = DatasetCardData(
         pretty_name=name,
@@ -213,7 +189,7 @@ def _card(
         )
         for source, count in images["source"].items()
     ]
-    text = _CARD.format(
+    text = CARD_FILE.read_text(encoding="utf-8").format(
         name=name,
         kept=report["kept"],
         found=report["found"],
@@ -224,10 +200,12 @@ def _card(
         modalities=_table(images["modality"].items()),
         nodes=_table(nodes.items()),
         drops=_table((entry["step"], entry["reason"], entry["number"]) for entry in report["dropped_by"]),
-        audit=audit,
+        plots="\n\n".join(f"![{title}]({PLOTS}/{what}.png)" for what, title in _PLOTTED.items()),
+        audit_text=sum(row["why"] == "text" for row in suspected),
+        audit_names=len({row["id"] for row in suspected if row["why"] != "text"}),
         settings=_json(options.deciding()).strip(),
     )
-    return f"---\n{header.to_yaml()}\n---\n{text}"
+    return f"---\n{header.to_yaml()}\n---\n\n{text}"
 
 
 def _table(rows: Iterable[Iterable[Any]]) -> str:

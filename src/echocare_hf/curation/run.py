@@ -8,27 +8,28 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.data.labelled.table import read_table
 
-from .chunks import Progress, drop_exact_copies, hash_contents, measure_all
+from .chunks import drop_exact_copies, hash_contents, measure_all, rows_of
 from .contact_sheet import write_contact_sheet
 from .decide import decide
+from .drops import Drops
 from .engine import start
 from .exclude import exclude_from_chunks, read_exclude
 from .facts import Facts, read_facts
+from .inventory import Inventory, write_inventory
 from .mapping import LabelMapper, read_aliases
-from .options import CurateOptions
-from .record import Drop, FoundFile, drop_file
+from .options import CurateOptions, Progress, no_progress
+from .record import FoundFile, drop_file
 from .report import summarise, write_reports
 from .shards import write_shards
 from .sources import Source, discover, open_source, sort_by_type
@@ -46,12 +47,14 @@ class CurateResult:
         report: what report.json holds.
         seconds: of each step, added up over the worker processes of this run; empty for what an earlier run had done.
         frames: images that this run has decoded.
+        stages: seconds of each stage of this run, one after the other, on the wall clock.
     """
 
     output: Path
     report: dict[str, Any]
     seconds: dict[str, float]
     frames: int
+    stages: dict[str, float]
 
 
 def curate(
@@ -87,40 +90,45 @@ def curate(
     """
     options = options or CurateOptions()
     output = Path(output)
-    report_to: Progress = progress or (lambda stage, done, total: None)
+    report_to = progress or no_progress
     _check_output(output)
+    _check_hashes(hashes)
     tree = AnatomyTree.default()
     excluded = read_exclude(exclude)
     mapper = LabelMapper(tree, read_aliases(aliases, tree) if aliases else {})
     marked = _read_marks(marks) if marks else {}
     work = output.with_name(output.name + ".work")
+    stages = _Stopwatch()
     with _lock(work):
-        start(options.runner)
-        opened = _open_sources(sources, work)
-        images, facts, drops, problems = _discover(opened, work)
-        contents = hash_contents(images, work, options.workers, report_to)
-        order = {source.name: place for place, source in enumerate(opened)}
+        start(options.runner, options.workers)
+        opened = _open_sources(sources, work, report_to)
+        described = [{"name": source.name, "given": source.given} for source in opened]
+        inventory, drops, problems = _discover(opened, work, report_to)
+        del opened  # rows of manifests
+        stages.end("discover")
+        contents = hash_contents(inventory, work, options.workers, report_to)
 
-        def rank(file: FoundFile) -> tuple[Any, ...]:
-            mapped = mapper.look_up(*facts[file.source, file.name].texts[0]).node
-            return mapped is None, order[file.source], file.name
+        def labelled(texts: str) -> bool:
+            return mapper.look_up(*json.loads(texts)[0]).node is not None
 
-        kept_files, copies = drop_exact_copies(images, contents, rank)
-        drops += copies
-        chunks, measured = measure_all(kept_files, contents, work, options, report_to)
-        decisions = decide(chunks, facts, mapper, excluded, marked, options)
-        shards = write_shards(decisions.kept, chunks, work, options, report_to)
-        found = len(drops) + sum(
-            pq.read_metadata(chunk).num_rows for chunk in chunks
-        )  # each file, or each of its frames
-        drops = sorted([*drops, *decisions.drops])
+        originals = drop_exact_copies(inventory, contents, labelled, drops)
+        stages.end("hash")
+        chunks, measured = measure_all(inventory, contents, originals, work, options, report_to)
+        stages.end("measure")
+        del contents, originals
+        found = len(drops) + rows_of(chunks)  # each file, or each of its frames
+        decisions = decide(chunks, inventory, mapper, excluded, marked, options)
+        drops.extend(decisions.drops)
+        drops = drops.in_order()
         report = summarise(decisions.kept, drops, found, decisions.near_groups)
         if not len(decisions.kept):
             raise ValueError(_nothing_left(report, output))
+        stages.end("decide")
+        shards = write_shards(decisions.kept, chunks, work, options, report_to)
+        stages.end("write")
         result = work / "result"
         shutil.rmtree(result, ignore_errors=True)
         names = _link_shards(shards, result)
-        described = [{"name": source.name, "given": source.root.name} for source in opened]
         write_reports(
             result, output.name, report, decisions.kept, drops, mapper.report(), problems, described, options, names
         )
@@ -129,10 +137,23 @@ def curate(
         if hashes is not None:
             write_text(hashes, "\n".join(exclude_from_chunks(chunks).lines()) + "\n")
         _put_in_place(result, output)
+        stages.end("report")
     seconds: Counter[str] = Counter()
     for entry in measured:
         seconds.update(entry["seconds"])
-    return CurateResult(output, report, dict(seconds), sum(entry["frames"] for entry in measured))
+    return CurateResult(output, report, dict(seconds), sum(entry["frames"] for entry in measured), stages.seconds)
+
+
+class _Stopwatch:
+    """Seconds from the end of one stage to the end of the next."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
 
 
 def _check_output(output: Path) -> None:
@@ -144,6 +165,11 @@ def _check_output(output: Path) -> None:
         raise ValueError(f"{output}: holds something else than a curated corpus; give another folder, or empty it")
 
 
+def _check_hashes(hashes: Path | None) -> None:
+    if hashes is not None and hashes.is_dir():
+        raise ValueError(f"{hashes}: is a folder; give the name of a file for the hashes")
+
+
 @contextmanager
 def _lock(work: Path) -> Iterator[None]:
     """Keep other runs out of a work folder; the lock ends with the process, however that ends."""
@@ -153,13 +179,15 @@ def _lock(work: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{work}: another run is writing here; wait for it, or choose another --output") from None
+        for left in [*work.glob("*/.*.partial-*")]:  # of a run that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         yield
 
 
-def _open_sources(given: Sequence[str], work: Path) -> list[Source]:
+def _open_sources(given: Sequence[str], work: Path, progress: Progress) -> list[Source]:
     if not given:
         raise ValueError("no source given; name a folder, an archive, a manifest, a URL or a data set of the Hub")
-    opened = [open_source(text, work) for text in given]
+    opened = [open_source(text, work, progress) for text in given]
     names = Counter(source.name for source in opened)
     for source in opened:
         if names[source.name] > 1:
@@ -169,27 +197,26 @@ def _open_sources(given: Sequence[str], work: Path) -> list[Source]:
     return opened
 
 
-def _discover(
-    sources: Sequence[Source], work: Path
-) -> tuple[list[FoundFile], dict[tuple[str, str], Facts], list[Drop], list[str]]:
-    """The images of all sources, what is known of them, what is none, and tables that could not be read."""
-    images: list[FoundFile] = []
-    facts: dict[tuple[str, str], Facts] = {}
-    drops: list[Drop] = []
+def _discover(sources: Sequence[Source], work: Path, progress: Progress) -> tuple[Inventory, Drops, list[str]]:
+    """The images of all sources with what is known of them, what is none, and tables that could not be read."""
+    inventory = Inventory(work / "found", tuple(source.name for source in sources))
+    drops = Drops()
     problems: list[str] = []
     for source in sources:
-        files, lost = discover(source, work)
+        files, lost = discover(source, work, progress)
         candidates, tables, others = sort_by_type(files)
-        known, unread = read_facts(source.name, source.root, candidates, tables, source.table)
-        drops += [*lost, *others]
-        problems += unread
-        for file in candidates:
-            if known[file.name].is_label:
-                drops.append(drop_file(file, "discover", "label_file", "a mask or a target image, not an image"))
-            else:
-                images.append(file)
-                facts[file.source, file.name] = known[file.name]
-    return images, facts, drops, problems
+        drops.extend((*lost, *others))
+        known = read_facts(source.name, source.root, candidates, tables, source.table, problems)
+        write_inventory(inventory.folder, source.name, _without_labels(known, drops))
+    return inventory, drops, problems
+
+
+def _without_labels(known: Iterable[tuple[FoundFile, Facts]], drops: Drops) -> Iterator[tuple[FoundFile, Facts]]:
+    for file, facts in known:
+        if facts.is_label:
+            drops.append(drop_file(file, "discover", "label_file", "a mask or a target image, not an image"))
+        else:
+            yield file, facts
 
 
 def _read_marks(path: Path) -> dict[str, str]:

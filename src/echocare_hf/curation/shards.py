@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,9 @@ import pyarrow.parquet as pq
 
 from echocare_hf.anatomy import AnatomyTree
 
-from .chunks import Progress
 from .engine import run_jobs
-from .options import CurateOptions, digest
-from .tables import write_table
+from .options import CurateOptions, Progress, digest
+from .tables import sort_table, write_table
 
 SPLITS = ("train", "validation")
 ROWS_PER_GROUP = 128
@@ -65,35 +65,42 @@ def write_shards(
     """
     jobs: list[str] = []
     shards: dict[str, list[Path]] = {}
-    wanted: list[str] = []
+    wanted: set[str] = set()
     for split in SPLITS:
         rows = kept.filter(pc.equal(kept["split"], split))
         if not len(rows):
             continue
         count = shard_count(pc.sum(rows["image_bytes"]).as_py(), len(rows), options)
         numbers = shard_numbers(rows["key"], count)
-        paths = []
-        for number in range(count):
-            part = rows.filter(pa.array(numbers == number)).sort_by([("order", "ascending"), ("id", "ascending")])
-            if not len(part):
+        rows = sort_table(rows.append_column("shard", pa.array(numbers)), ["shard", "order", "id"])
+        edges = np.searchsorted(rows["shard"].to_numpy(), np.arange(count + 1))
+        rows = rows.drop_columns(["shard"])
+        shards[split] = []
+        for start, stop in pairwise(edges.tolist()):
+            if start == stop:
                 continue
+            part = _decoded(rows.slice(start, stop - start))
             name = _name(part, chunks)
             path = work / "shards" / f"{name}.parquet"
-            paths.append(path)
-            wanted.append(path.name)
+            shards[split].append(path)
+            wanted.add(path.name)
             if not path.is_file():
                 plan = work / "plans" / f"{name}.parquet"
                 write_table(part, plan)
-                jobs.append(
-                    json.dumps({"plan": str(plan), "chunks": [str(chunk) for chunk in chunks], "target": str(path)})
-                )
-        shards[split] = paths
+                used = {number: str(chunks[number]) for number in pc.unique(part["chunk"]).to_pylist()}
+                jobs.append(json.dumps({"plan": str(plan), "chunks": used, "target": str(path)}))
     for done, _ in enumerate(run_jobs(run_shard, jobs, options.workers), 1):
         progress("write", done, len(jobs))
     for path in [*(work / "shards").glob("*.parquet")]:
         if path.name not in wanted:
             path.unlink()  # of an earlier corpus; made anew if it is ever wanted again
     return shards
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """A table without dictionaries: those of a small part would be as large as those of the whole."""
+    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
 
 
 def shard_count(image_bytes: int, rows: int, options: CurateOptions) -> int:
@@ -104,13 +111,13 @@ def shard_count(image_bytes: int, rows: int, options: CurateOptions) -> int:
 
 def shard_numbers(keys: pa.ChunkedArray, count: int) -> np.ndarray:
     """The shard of each row, int64: ranges of keys of equal width."""
-    values = np.array([int(key[:8], 16) for key in keys.to_pylist()], np.int64)
+    values = np.fromiter((int(key.as_py()[:8], 16) for key in keys), np.int64, len(keys))
     return values * count >> 32
 
 
 def _name(part: pa.Table, chunks: Sequence[Path]) -> str:
     """A name that two shards share only if they hold the same."""
-    used = sorted({chunks[number].name for number in part["chunk"].to_pylist()})
+    used = sorted(chunks[number].name for number in pc.unique(part["chunk"]).to_pylist())
     hasher = hashlib.blake2b(
         json.dumps([COLUMNS, ROWS_PER_GROUP, used, list(AnatomyTree.default().ids)]).encode(), digest_size=16
     )
@@ -130,7 +137,7 @@ def run_shard(job: str) -> str:
         wanted = plan.filter(pc.equal(plan["chunk"], number))
         low, high = pc.min(wanted["key"]).as_py(), pc.max(wanted["key"]).as_py()
         found = pq.read_table(
-            given["chunks"][number],
+            given["chunks"][str(number)],
             columns=["key", "frame", "image"],
             filters=[("key", ">=", low), ("key", "<=", high)],
         )

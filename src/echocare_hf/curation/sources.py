@@ -8,18 +8,18 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from echocare_hf.data.labelled.folder import IMAGE_FORMATS
 from echocare_hf.data.labelled.table import IMAGE_COLUMNS, Row, Table, is_blank, read_table, text
 
 from .archives import is_archive
-from .engine import import_daft
-from .options import digest
+from .fetched import fetch, fetch_rows, without_secrets
+from .options import Progress, no_progress
 from .record import Drop, FoundFile, drop_file
-from .unpacked import is_rows, materialise, open_container, write_rows
+from .unpacked import is_rows, open_container
+from .webdataset import is_side_car
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)")
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
@@ -36,6 +36,7 @@ class Source:
     Attributes:
         name: how it is called in the corpus; no two sources share one.
         root: a folder, or a file.
+        given: what the corpus says of where it comes from: the last part of a path, a URL without passwords, an id.
         table: rows of a manifest, None for other sources.
         files: for a manifest, the files that it lists, found already.
         drops: for a manifest, the files that it lists and that are not there.
@@ -43,12 +44,13 @@ class Source:
 
     name: str
     root: Path
+    given: str
     table: Table | None = None
     files: tuple[FoundFile, ...] = field(default=(), repr=False)
     drops: tuple[Drop, ...] = field(default=(), repr=False)
 
 
-def open_source(given: str, work: Path) -> Source:
+def open_source(given: str, work: Path, progress: Progress = no_progress) -> Source:
     """Find out what a source is, and fetch it if it is not on this machine.
 
     Args:
@@ -56,6 +58,7 @@ def open_source(given: str, work: Path) -> Source:
             .tsv, .json, .jsonl) with a column of files; an image, DICOM or video file; a URL or a glob of URLs (s3://, gs://, https://,
             hf://); or an id of a data set on the Hub, `name/of_it` or `name/of_it:split`. `NAME=` before it names the source.
         work: folder for what has to be fetched.
+        progress (optional): called as files are fetched.
 
     Returns:
         The source.
@@ -67,24 +70,26 @@ def open_source(given: str, work: Path) -> Source:
     match = _NAMED.fullmatch(given) if not Path(given).exists() else None
     name, place = (match[1], match[2]) if match else (None, given)
     if _URL.match(place):
-        return Source(name or _name_of(re.sub(r"[*?].*", "", place)), _fetch(place, work / "fetched"))
+        name = name or _name_of(re.sub(r"[*?].*", "", place))
+        return Source(name, fetch(place, work / "fetched", progress), without_secrets(place))
     path = Path(place)
     if not path.exists():
         if _HUB_ID.fullmatch(place):
-            return Source(name or place.replace("/", "_").replace(":", "_"), _from_hub(place, work / "fetched"))
+            return Source(name or re.sub("[/:]", "_", place), fetch_rows(place, work / "fetched", progress), place)
         raise FileNotFoundError(f"{place}: there is no such file or folder; check the path")
     name = name or _name_of(str(path.resolve()))
     if path.is_file() and path.suffix.lower() in _MANIFESTS:
         return _from_manifest(name, path)
-    return Source(name, path)
+    return Source(name, path, path.resolve().name)
 
 
-def discover(source: Source, work: Path) -> tuple[list[FoundFile], list[Drop]]:
+def discover(source: Source, work: Path, progress: Progress = no_progress) -> tuple[list[FoundFile], list[Drop]]:
     """All files of a source, archives and shards opened, in an order that depends on their names only.
 
     Args:
         source: the source.
         work: folder for what is taken out of archives.
+        progress (optional): called as archives and shards are opened.
 
     Returns:
         The files, tables of labels among them, and what could not be opened.
@@ -94,14 +99,14 @@ def discover(source: Source, work: Path) -> tuple[list[FoundFile], list[Drop]]:
     """
     files: list[FoundFile] = []
     drops = list(source.drops)
-    found: Iterator[FoundFile] = iter(source.files) if source.table is not None else _walk(source)
-    for file in found:
-        if is_archive(file.name) or is_rows(file.name):
-            inner, lost = open_container(file, work / "unpacked")
-            files += inner
-            drops += lost
-        else:
-            files.append(file)
+    containers: list[FoundFile] = []
+    for file in source.files if source.table is not None else _walk(source):
+        (containers if is_archive(file.name) or is_rows(file.name) else files).append(file)
+    for done, file in enumerate(containers, 1):
+        inner, lost = open_container(file, work / "unpacked")
+        files += inner
+        drops += lost
+        progress(f"open {source.name}", done, len(containers))
     if not files and not drops:
         raise ValueError(f"{source.root}: holds no files; give the folder that holds the images")
     return sorted(files), sorted(drops)
@@ -115,7 +120,7 @@ def sort_by_type(files: list[FoundFile]) -> tuple[list[FoundFile], list[FoundFil
     images, tables, drops = [], [], []
     for file in files:
         suffix = Path(file.name).suffix.lower()
-        if suffix in _MANIFESTS:
+        if suffix in _MANIFESTS or is_side_car(file.name):
             tables.append(file)
         if file.name.lower().endswith(_SUFFIXES) or (suffix not in _TABLES and _has_dicom_preamble(file.path)):
             images.append(file)
@@ -160,18 +165,30 @@ def _from_manifest(name: str, path: Path) -> Source:
         )
     files: dict[str, FoundFile] = {}
     drops: dict[str, Drop] = {}
+    rows: list[Row] = []
+    absolute = [PurePosixPath(cell).parent for row in table.rows if (cell := text(row.get(column))).startswith("/")]
+    base = os.path.commonpath(absolute) if absolute else ""  # which says much of a machine, and nothing of a file
     for row in table.rows:
         if is_blank(row.get(column)):
             continue
         cell = text(row[column]).replace("\\", "/")
+        plain = _below(cell, base)
+        rows.append(row | {column: plain})
         place = path.parent / cell
-        if place.is_file():
-            files[cell] = FoundFile(name, cell, str(place), place.stat().st_size)
-        else:
-            drops[cell] = Drop(
-                name, cell, -1, "discover", "missing_file", "the manifest names it, but it is not there"
-            )
-    return Source(name, path, table, tuple(files.values()), tuple(drops.values()))
+        if not place.is_file():
+            detail = "the manifest names it, but it is not there"
+            drops[plain] = Drop(name, plain, -1, "discover", "missing_file", detail)
+            continue
+        known = files.setdefault(plain, FoundFile(name, plain, str(place), place.stat().st_size))
+        if known.path != str(place):
+            raise ValueError(f"{path}: {known.path} and {place} would both be called {plain}; make two manifests")
+    return Source(name, path, path.name, replace(table, rows=rows), tuple(files.values()), tuple(drops.values()))
+
+
+def _below(cell: str, base: str) -> str:
+    """The name of a file that a manifest lists: without what leads up from the manifest, or to `base`."""
+    parts = PurePosixPath(cell.removeprefix(base) if cell.startswith("/") else cell).parts
+    return "/".join(part for part in parts if part not in ("/", ".."))
 
 
 def _read_json(path: Path) -> Table:
@@ -183,53 +200,3 @@ def _read_json(path: Path) -> Table:
         raise ValueError(f"{path}: is no list of objects; write one object of named values an image")
     rows: list[Row] = content
     return Table(str(path), path.parent, rows, tuple(dict.fromkeys(column for row in rows for column in row)))
-
-
-def _fetch(url: str, work: Path) -> Path:
-    """Copies of the files behind a URL or a glob of URLs, made once, through Daft's readers."""
-    daft = import_daft()
-
-    def fetch(target: Path) -> tuple[list[tuple[str, str, int]], list[tuple[str, str]]]:
-        paths = [url]
-        if re.search(r"[*?]", url) or url.endswith("/"):
-            glob = url if not url.endswith("/") else url + "**"
-            paths = [row["path"] for row in daft.from_glob_path(glob).select("path").iter_rows()]
-        entries = []
-        for start in range(0, len(paths), 64):
-            part = daft.from_pydict({"path": paths[start : start + 64]})
-            part = part.with_column("content", daft.functions.download(daft.col("path")))
-            for row in part.iter_rows():
-                stored = f"{digest(row['path'], size=6)}_{row['path'].rpartition('/')[2]}"
-                (target / stored).write_bytes(row["content"])
-                entries.append((row["path"], stored, len(row["content"])))
-        return entries, []
-
-    place = work / digest(url)
-    try:
-        materialise(place, fetch)
-    except (daft.exceptions.DaftCoreException, FileNotFoundError) as error:
-        raise ValueError(
-            f"{url}: cannot be read ({' '.join(str(error).split())[:160]}); check it and your access"
-        ) from error
-    return place
-
-
-def _from_hub(place: str, work: Path) -> Path:
-    """The rows of a data set of the Hub as files, made once."""
-    from datasets import load_dataset
-
-    name, _, split = place.partition(":")
-
-    def rows() -> Iterator[dict[str, Any]]:
-        data = load_dataset(name, split=split or "train", streaming=True)
-        yield from data.decode(False)
-
-    target = work / digest(place)
-    try:
-        materialise(target, lambda folder: (write_rows(rows(), folder), []))
-    except (FileNotFoundError, ConnectionError) as error:
-        raise ValueError(
-            f"{place}: is no file or folder here, and no data set of the Hub that can be reached"
-            f" ({' '.join(str(error).split())[:120]}); check the name"
-        ) from error
-    return target

@@ -5,10 +5,11 @@ made beside and renamed.
 """
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from echocare_hf.files import written_beside
 
 from .archives import MAX_DEPTH, ArchiveError, is_archive, unpack
 from .options import digest
@@ -66,16 +67,16 @@ Contents = tuple[list[tuple[str, str, int]], list[tuple[str, str]]]
 def materialise(place: Path, make: Callable[[Path], Contents]) -> Contents:
     """The contents of a folder that `make` fills, made once: beside first, then renamed."""
     if not (place / _INDEX).is_file():
-        beside = place.with_name(place.name + ".partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            contents = make(beside)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-        (beside / _INDEX).write_text(json.dumps(contents), encoding="utf-8")
-        beside.rename(place)
+            with written_beside(place) as beside:
+                beside.mkdir()
+                contents = make(beside)
+                (beside / _INDEX).write_text(json.dumps(contents), encoding="utf-8")
+        except OSError as error:
+            if error.errno is None or error.filename:
+                raise
+            raise OSError(error.errno, error.strerror, str(place)) from error  # a full disk, which names no file
     files, skipped = json.loads((place / _INDEX).read_text(encoding="utf-8"))
     return [(name, stored, size) for name, stored, size in files], [(name, reason) for name, reason in skipped]
 
@@ -98,10 +99,28 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
+            names = _stated_classes(file.schema_arrow.metadata or {})
             for batch in file.iter_batches(batch_size=64):
-                yield from batch.to_pylist()
+                for row in batch.to_pylist():
+                    yield name_classes(row, names)
     except (ArrowException, OSError) as error:
         raise ArchiveError(path, "damaged_archive", f"is no readable parquet file ({str(error)[:100]})") from error
+
+
+def _stated_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """The names of classes by column, from what `datasets` writes into the schema of a parquet file."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    kinds = {column: kind for column, kind in features.items() if isinstance(kind, dict)}
+    return {column: kind["names"] for column, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+
+
+def name_classes(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A row with the names of classes in the place of their numbers; a number without a name says that no class is known."""
+    named = {
+        column: classes[row[column]] if row.get(column) is not None and 0 <= row[column] < len(classes) else None
+        for column, classes in names.items()
+    }
+    return {**row, **named}
 
 
 def write_rows(rows: Iterator[dict[str, Any]], target: Path) -> list[tuple[str, str, int]]:

@@ -1,0 +1,77 @@
+"""Cine loops are sampled by frames and by time: which frames come out, told by the grey level that each one carries."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from echocare_hf.curation import CurateOptions
+from echocare_hf.curation.decode import decode
+from echocare_hf.curation.record import FoundFile
+
+FRAMES = 40
+
+
+def levels(count: int = FRAMES) -> list[np.ndarray]:
+    """Frames of one grey level each: frame n has the level 6 n."""
+    return [np.full((24, 32, 3), 6 * number, np.uint8) for number in range(count)]
+
+
+def sampled(path, **options) -> list[int]:
+    """The numbers of the frames that come out; their pixels say the same."""
+    items, drops = decode(FoundFile("source", path.name, str(path), 1), CurateOptions(**options))
+    assert not drops
+    assert [round(float(item.pixels.mean()) / 6) for item in items] == [item.frame for item in items]
+    return [item.frame for item in items]
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """An animation whose frames are shown for 40, 80 and 120 ms in turn."""
+    path = tmp_path / "loop.gif"
+    first, *others = [Image.fromarray(frame) for frame in levels()]
+    first.save(path, save_all=True, append_images=others, duration=[40, 80, 120] * 13 + [40], loop=0)
+    return path
+
+
+@pytest.mark.parametrize("every", [1, 7, 10, 100])
+def test_every_nth_frame(loop, every):
+    assert sampled(loop, every=every) == list(range(0, FRAMES, every))
+
+
+def test_ten_frames_apart_unless_told_otherwise(loop):
+    assert sampled(loop) == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.24, 0.3, 1.0, 60])
+def test_frames_that_are_some_seconds_apart(loop, seconds):
+    starts = np.cumsum([0, *[40, 80, 120] * 13])  # milliseconds
+    expected, last = [], -np.inf
+    for number, start in enumerate(starts):
+        if start - last >= 1000 * seconds:
+            expected.append(number)
+            last = start
+    assert sampled(loop, every_seconds=seconds) == expected
+
+
+def test_a_video_is_sampled_by_its_clock(tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    path = tmp_path / "loop.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=20)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 32, 32, "yuv420p", 4_000_000
+        for grey in (40 + 4 * np.arange(FRAMES)).tolist():
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), grey, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    items, _ = decode(FoundFile("source", path.name, str(path), 1), CurateOptions(every_seconds=0.5))
+    assert [item.frame for item in items] == [0, 10, 20, 30]
+    assert np.abs([item.pixels.mean() - 40 - 4 * item.frame for item in items]).max() < 4
+    items, _ = decode(FoundFile("source", path.name, str(path), 1), CurateOptions(every=16))
+    assert [item.frame for item in items] == [0, 16, 32]
+
+
+def test_files_without_times_fall_back_to_frames(tmp_path):
+    path = tmp_path / "stack.tif"
+    first, *others = [Image.fromarray(frame) for frame in levels(25)]
+    first.save(path, save_all=True, append_images=others)
+    assert sampled(path, every_seconds=0.5) == [0, 10, 20]
