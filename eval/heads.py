@@ -54,9 +54,30 @@ class Row:
 
 
 ROWS = {
-    "segmentation_busi": Row("segmentation", "breast_busi", 3, ("unet", "basic_unet"), ("dice", "nsd")),
-    "segmentation_usgra": Row("segmentation", "nerve_vessel_usgra", 3, ("unet", "basic_unet"), ("dice", "nsd")),
-    "segmentation_hc18": Row("segmentation", "fetal_head_hc18", 3, ("unet", "basic_unet"), ("dice", "nsd")),
+    "segmentation_busi": Row(
+        "segmentation",
+        "breast_busi",
+        3,
+        ("unet", "basic_unet"),
+        ("dice", "nsd"),
+        scratch=("--learning_rate", "4e-3"),
+    ),
+    "segmentation_usgra": Row(
+        "segmentation",
+        "nerve_vessel_usgra",
+        3,
+        ("unet", "basic_unet"),
+        ("dice", "nsd"),
+        scratch=("--learning_rate", "4e-3"),
+    ),
+    "segmentation_hc18": Row(
+        "segmentation",
+        "fetal_head_hc18",
+        3,
+        ("unet", "basic_unet"),
+        ("dice", "nsd"),
+        scratch=("--learning_rate", "4e-3"),
+    ),
     "classification_busi": Row(
         "classification",
         "breast_busi",
@@ -86,7 +107,14 @@ ROWS = {
         ("single_frame", "mean"),
         ("mae_height_px_orig", "observers_mae_height_px_orig"),
     ),
-    "enhancement_busi": Row("enhancement", "breast_busi", 3, ("filters",), ("psnr", "ssim", "niqe")),
+    "enhancement_busi": Row(
+        "enhancement",
+        "breast_busi",
+        3,
+        ("filters",),
+        ("psnr", "ssim", "niqe"),
+        options=("--image_size", "192"),  # NIQE needs two of its patches of 96 pixels a side
+    ),
 }
 SEGMENTATION_OF = {"detection_hc18": "segmentation_hc18"}  # whose EchoCare runs `mask_ellipse` starts from
 

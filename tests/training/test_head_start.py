@@ -1,6 +1,7 @@
 """A head that starts from a linear model says what scikit-learn's linear model says."""
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from transformers import TrainerCallback
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil
-from echocare_hf.finetuning import FinetuneArguments, open_job
+from echocare_hf.finetuning import FinetuneArguments, open_job, train
 from echocare_hf.finetuning import head_start as module
 from echocare_hf.finetuning.head_start import HeadStart, start_head
 
@@ -127,3 +129,25 @@ def test_the_start_is_kept_if_training_brings_nothing_better(best, greater, kept
     nn.init.constant_(model.weight, 5.0)
     assert start.restore_if_better(model, best, greater) is kept
     assert bool((model.weight == 5.0).all()) is not kept
+
+
+@pytest.mark.parametrize("share, expected", [(0.5, [False, False, True, True]), (0.0, [True] * 4), (1.0, [False] * 4)])
+def test_the_encoder_joins_in_when_a_share_of_the_schedule_is_done(arguments, share, expected, tmp_path):
+    job = open_job(
+        "segmentation", replace(arguments, mask="mask", epochs=4, batch_size=64, head_first=share, patience=0)
+    )
+    model = job.model()
+    states = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            states.append({name: value.detach().clone() for name, value in model.named_parameters()})
+
+    trainer = job.trainer(model, tmp_path)
+    trainer.add_callback(Watch())
+    states.append({name: value.detach().clone() for name, value in model.named_parameters()})
+    train(trainer)
+    encoder, head = "echocare.encoder.stages.0.blocks.0.mlp.fc1.weight", "segmentation_head.weight"
+    assert encoder in states[0] and len(states) == 5
+    assert [not torch.equal(one[encoder], other[encoder]) for one, other in pairwise(states)] == expected
+    assert all(not torch.equal(one[head], other[head]) for one, other in pairwise(states))

@@ -66,6 +66,9 @@ class FinetuneArguments:
             "help": "classification and regression from trained weights: start with a linear model of the features"
         },
     )
+    head_first: float = field(
+        default=0.0, metadata={"help": "from trained weights: share of the schedule in which the head alone learns"}
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "train the head alone"})
     lora_rank: int = field(
         default=0, metadata={"help": "train low-rank adapters of this rank in the encoder (needs peft)"}

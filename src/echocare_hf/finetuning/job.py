@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from echocare_hf import EchoCareConfig
 from echocare_hf.data.labelled import LabelledData, Sample, read_labelled
@@ -16,7 +16,7 @@ from .arguments import FinetuneArguments, read_options
 from .models import load_config, make_model, make_processor
 from .prepared import PreparedData
 from .tasks import TASKS, Task
-from .trainer import Progress, TaskTrainer, training_arguments
+from .trainer import HeadFirst, Progress, TaskTrainer, training_arguments
 
 PARTS = ("train", "validation", "test")
 
@@ -58,6 +58,12 @@ class Job:
         decay = arguments.layer_decay
         if decay is None:
             decay = 1.0 if self.checkpoint is None else 0.8
+        callbacks: list[TrainerCallback] = [progress]
+        if arguments.patience:
+            callbacks.append(EarlyStoppingCallback(arguments.patience))
+        trains_all = not (arguments.freeze_encoder or arguments.lora_rank)
+        if arguments.head_first > 0 and self.checkpoint is not None and trains_all and hasattr(model, "echocare"):
+            callbacks.append(HeadFirst(arguments.head_first, progress))
         kind = UnpairedTrainer if self.data.unpaired else TaskTrainer
         return kind(
             self.task,
@@ -70,7 +76,7 @@ class Job:
             train_dataset=self.sets["train"],
             eval_dataset=self.sets["validation"],
             data_collator=self.task.collate,
-            callbacks=[progress, *([EarlyStoppingCallback(arguments.patience)] if arguments.patience else [])],
+            callbacks=callbacks,
         )
 
 

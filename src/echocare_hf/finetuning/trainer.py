@@ -81,6 +81,35 @@ class Progress(TrainerCallback, ExportableState):
             control.should_training_stop = control.should_evaluate = control.should_save = True
 
 
+class HeadFirst(TrainerCallback):
+    """The encoder stays as it is until a share of the schedule is done: a random head would send it random
+    gradients, and without them a step takes half the time.
+
+    Args:
+        share: 0 to 1.
+        progress: says how much is done.
+
+    Source: Kumar et al. 2022 (LP-FT), for heads that have no linear model to start from.
+    """
+
+    def __init__(self, share: float, progress: Progress) -> None:
+        self.share, self.progress = share, progress
+        self.learns: bool | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.world_size > 1:  # DDP settles at the start which gradients it waits for
+            print(
+                "note: with several processes the encoder learns from the start, --head_first is left out", flush=True
+            )
+            self.share = 0.0
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        learns = self.progress.share(state.global_step) >= self.share
+        if learns != self.learns:
+            self.learns = learns
+            model.echocare.requires_grad_(learns)
+
+
 class TaskTrainer(Trainer):
     """Trainer with the task's own evaluation, learning rates by layer, and a schedule that may be capped in time."""
 
