@@ -103,7 +103,15 @@ def run_state(count: int) -> dict:
             files = read_files(inventory.path("study"), range(first, min(first + CHUNK, count)))
             hashes = numbers.integers(0, 2**64, len(files), dtype=np.uint64).tolist()
             rows = [
-                {"key": f.key, "source": f.source, "name": f.name, "image_bytes": 40_000, "hash": value, **fixed}
+                {
+                    "key": f.key,
+                    "source": f.source,
+                    "name": f.name,
+                    "image_bytes": 40_000,
+                    "hash": value,
+                    "raw_hash": value,
+                }
+                | fixed
                 for f, value in zip(files, hashes, strict=True)
             ]
             chunks.append(Path(place, "chunks", f"{first}.parquet"))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echocare_hf.curation import near_duplicates
 from echocare_hf.curation.near_duplicates import (
     ALIKE,
     choose_blocks,
@@ -171,3 +172,16 @@ def test_clusters_are_those_of_union_find():
     assert {frozenset(np.flatnonzero(found == root).tolist()) for root in np.unique(found)} == {
         frozenset(group) for group in networkx.connected_components(graph)
     }
+
+
+def test_a_raw_hash_that_very_many_images_share_joins_none_of_them(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "COMMON", 3)
+    stored = np.array([0b0, 0b1111, 0b11111111, 0b111100000000, 0xFF << 40, (0xFF << 40) + 0b1111], np.uint64)
+    raw = np.array([7, 7, 7, 7, 9, 9], np.uint64)
+    assert near_images(stored, raw, 3).tolist() == [[4, 5]]
+    assert near_images(stored[:3], raw[:3], 3).tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+def test_a_screen_that_all_images_share_does_not_blow_up():
+    stored = np.random.default_rng(0).integers(0, 2**64, 50_000, dtype=np.uint64)
+    assert len(near_images(stored, np.zeros_like(stored), 3)) == 0

@@ -25,6 +25,9 @@ ALIKE = 12
 """Two images whose raw hashes are near are near-copies only if the hashes of what is stored differ in at most this many bits. Those of
 unrelated images differ in 32 on average."""
 
+COMMON = 1_000
+"""A raw hash that more images than this share, with different stored ones, is that of a screen and says nothing of them."""
+
 _MOST_BLOCKS = 8
 _PAIR_BATCH = 4_000_000  # candidates compared at a time
 _SORT_COST = 20.0  # of one hash in one sort, in units of comparing one pair
@@ -66,7 +69,8 @@ def near_hashes(
         hashes: uint64 `(images,)`.
         distance: most bits that may differ, 0 to 8.
         blocks (optional): number of blocks, above `distance`; by default as `choose_blocks` says.
-        also (optional): uint64 `(images,)`, hashes that may differ in at most `ALIKE` bits.
+        also (optional): uint64 `(images,)`, hashes that may differ in at most `ALIKE` bits. Hashes that come with more than `COMMON`
+            different ones of these are left out.
 
     Returns:
         int64 `(pairs, 2)`, the smaller index first, sorted, each pair once. Of images with equal hashes (both, if there are two) each is
@@ -87,6 +91,9 @@ def near_hashes(
     first = order[starts]  # the sort is stable, so the first of equals comes first
     pairs = [np.stack([first.repeat(np.diff(np.r_[starts, len(order)])), order], 1)]
     pairs[0] = pairs[0][pairs[0][:, 0] != pairs[0][:, 1]]
+    if also is not None:
+        _, inverse, counts = np.unique(hashes[first], return_inverse=True, return_counts=True)
+        first = first[counts[inverse] <= COMMON]
     unique, others = hashes[first], None if also is None else also[first]
     if (distance > 0 or also is not None) and len(unique) > 1:
         blocks = choose_blocks(len(unique), distance) if blocks is None else blocks
