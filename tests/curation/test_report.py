@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from echocare_hf.curation import report
 from echocare_hf.curation.plots import MOST_BARS, draw_counts
 from echocare_hf.curation.report import CARD_FILE, looks_identifying
 from echocare_hf.drawing_style import BLUE
@@ -62,3 +63,9 @@ def test_the_template_in_hub_cards_is_the_one_that_is_filled():
     other = Path(__file__).resolve().parents[2] / "hub_cards/dataset_card.md"
     assert other.read_text() == CARD_FILE.read_text()
     assert {"name", "nodes", "plots", "audit_text"} <= set(re.findall(r"{(\w+)", CARD_FILE.read_text()))
+
+
+def test_what_sources_say_is_text_in_the_card():
+    table = report._table([("a|b\n<script>x</script>", 1234), ("[link](http://x) *b*", 1)])
+    assert len(table.splitlines()) == 2 and "1,234" in table
+    assert "<script" not in table and "a\\|b" in table and "\\[link\\]" in table

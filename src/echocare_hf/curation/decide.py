@@ -92,7 +92,7 @@ def decide(
             reasons[index], details[index] = _MARKED, marks[ids[index].as_py()]
     nodes = _nodes(facts["texts"], reasons, mapper)
     near = _near_copies(rows, facts["source"], nodes, reasons, details, options.near_distance)
-    clusters = _clusters(ids, facts["group"], near)
+    clusters = _clusters(ids, rows["key"], facts["group"], near)
     for index in np.flatnonzero(reasons).tolist():
         step, reason = _REASONS[reasons[index]] or ("", "")
         place = (facts["source"][index].as_py(), rows["name"][index].as_py(), rows["frame"][index].as_py())
@@ -200,13 +200,20 @@ def _near_copies(
     return component
 
 
-def _clusters(ids: pa.Array, groups: pa.ChunkedArray, component: np.ndarray) -> pa.Array:
-    """What must stay in one split: images of one group, and near-copies. Named by the smallest id in it."""
+def _clusters(ids: pa.Array, keys: pa.ChunkedArray, groups: pa.ChunkedArray, component: np.ndarray) -> pa.Array:
+    """What must stay in one split: frames of one file (rows are in the order of `keys`), images of one group, and near-copies.
+
+    Named by the smallest id in it.
+    """
+    whole = keys.combine_chunks()
+    later = np.flatnonzero(pc.equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)) + 1
     codes, _ = _words(groups)
     stated = np.flatnonzero(codes >= 0)
     _, first, which = np.unique(codes[stated], return_index=True, return_inverse=True)
     moved = np.flatnonzero(component != np.arange(len(component)))
-    pairs = [np.stack([stated[first[which]], stated], 1), np.stack([component[moved], moved], 1)]
+    pairs = [
+        np.stack(pair, 1) for pair in ((later - 1, later), (stated[first[which]], stated), (component[moved], moved))
+    ]
     together = components(len(ids), np.concatenate(pairs))
     by_id = pc.sort_indices(ids).to_numpy()
     rank = np.empty(len(ids), np.int64)

@@ -5,7 +5,7 @@ from typing import overload
 
 import pyarrow as pa
 
-from .record import Drop
+from .record import Drop, readable
 from .tables import sort_table
 
 _BATCH = 8192  # records that wait as tuples
@@ -31,7 +31,7 @@ class Drops(Sequence[Drop]):
 
     def append(self, record: Drop) -> None:
         """Add a record at the end."""
-        self._waiting.append(record)
+        self._waiting.append(record._replace(name=readable(record.name), detail=readable(record.detail)))
         if len(self._waiting) >= _BATCH:
             self._store()
 

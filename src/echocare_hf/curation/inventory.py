@@ -6,6 +6,7 @@ files; ranges of about `FILES_PER_BUCKET` files are the pieces that the work is 
 
 import json
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ SCHEMA = pa.schema(
         "key": pa.string(),
         "source": _WORD,
         "name": pa.string(),
-        "path": pa.string(),
+        "path": pa.binary(),  # as the file system has it
         "size": pa.int64(),
         "dataset": _WORD,
         "texts": _WORD,  # JSON of `Facts.texts`
@@ -123,7 +124,7 @@ def read_files(path: Path, rows: Sequence[int]) -> list[FoundFile]:
         rows: numbers of rows in it.
     """
     table = _mapped(path).select(["source", "name", "path", "size"]).take(pa.array(rows, pa.int64()))
-    return [FoundFile(**row) for row in table.to_pylist()]
+    return [FoundFile(**row | {"path": os.fsdecode(row["path"])}) for row in table.to_pylist()]
 
 
 def _row(file: FoundFile, facts: Facts) -> tuple:
@@ -133,7 +134,7 @@ def _row(file: FoundFile, facts: Facts) -> tuple:
         file.key,
         file.source,
         file.name,
-        file.path,
+        os.fsencode(file.path),
         file.size,
         facts.dataset,
         json.dumps(facts.texts),

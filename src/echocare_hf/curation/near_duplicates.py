@@ -26,7 +26,8 @@ ALIKE = 12
 unrelated images differ in 32 on average."""
 
 COMMON = 1_000
-"""A raw hash that more images than this share, with different stored ones, is that of a screen and says nothing of them."""
+"""Raw hashes of which more than this, with different stored ones, agree in the bits of a search are those of a screen: that search leaves
+them out."""
 
 _MOST_BLOCKS = 8
 _PAIR_BATCH = 4_000_000  # candidates compared at a time
@@ -69,8 +70,8 @@ def near_hashes(
         hashes: uint64 `(images,)`.
         distance: most bits that may differ, 0 to 8.
         blocks (optional): number of blocks, above `distance`; by default as `choose_blocks` says.
-        also (optional): uint64 `(images,)`, hashes that may differ in at most `ALIKE` bits. Hashes that come with more than `COMMON`
-            different ones of these are left out.
+        also (optional): uint64 `(images,)`, hashes that may differ in at most `ALIKE` bits. A search leaves hashes out of
+            which more than `COMMON` are equal in its bits.
 
     Returns:
         int64 `(pairs, 2)`, the smaller index first, sorted, each pair once. Of images with equal hashes (both, if there are two) each is
@@ -91,9 +92,6 @@ def near_hashes(
     first = order[starts]  # the sort is stable, so the first of equals comes first
     pairs = [np.stack([first.repeat(np.diff(np.r_[starts, len(order)])), order], 1)]
     pairs[0] = pairs[0][pairs[0][:, 0] != pairs[0][:, 1]]
-    if also is not None:
-        _, inverse, counts = np.unique(hashes[first], return_inverse=True, return_counts=True)
-        first = first[counts[inverse] <= COMMON]
     unique, others = hashes[first], None if also is None else also[first]
     if (distance > 0 or also is not None) and len(unique) > 1:
         blocks = choose_blocks(len(unique), distance) if blocks is None else blocks
@@ -141,6 +139,8 @@ def _equal_under(
     sizes = np.diff(np.r_[starts, len(ordered)])
     ends = np.repeat(starts + sizes, sizes)  # of the run that each hash stands in
     following = ends - np.arange(len(ordered)) - 1  # hashes after it in its run
+    if others is not None:
+        following[np.repeat(sizes > COMMON, sizes)] = 0
     places = np.flatnonzero(following)
     if not places.size:
         return

@@ -23,13 +23,19 @@ STEPS = (
 """The steps that may drop something, in their order."""
 
 
+def readable(name: str) -> str:
+    r"""A file name as text that can be stored: bytes that are no UTF-8, which Python keeps as surrogates, stand as `\xe9`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class FoundFile:
-    """A file of a source.
+    r"""A file of a source.
 
     Attributes:
         source: name of the source it was found in.
-        name: its path within the source with forward slashes, `archive.zip!/folder/a.png` for a member of an archive.
+        name: its path within the source with forward slashes, `archive.zip!/folder/a.png` for a member of an archive; bytes that are no
+            UTF-8 stand as `\xe9`.
         path: where it lies on disk, as text.
         size: bytes.
     """
@@ -38,6 +44,9 @@ class FoundFile:
     name: str
     path: str
     size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", readable(self.name))
 
     @property
     def key(self) -> str:

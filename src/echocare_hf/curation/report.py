@@ -1,6 +1,7 @@
 """What a run reports: counts that add up, the index of what was dropped, the audit sheet, the card of the data set."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -209,8 +210,13 @@ def _card(
 
 
 def _table(rows: Iterable[Iterable[Any]]) -> str:
-    cells = ([f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    """Rows of a Markdown table; what sources say of themselves is text, not Markdown or HTML."""
+    cells = ([f"{cell:,}" if isinstance(cell, int) else _cell(str(cell)) for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([\\|`*_\[\]])", r"\\\1", html.escape(" ".join(text.split())))
 
 
 def _json(value: Any) -> str:

@@ -1,0 +1,46 @@
+"""What must stay in one split, and file names that are no UTF-8."""
+
+import os
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from curation_helpers import phantom, save
+from PIL import Image
+
+from echocare_hf.curation import CurateOptions, curate
+
+pytest.importorskip("daft", reason="Daft (extra `curate`) is not installed")
+
+
+def rows(output):
+    return [row for path in (output / "data").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+
+
+def test_frames_of_one_file_stay_together_however_different_they_are(tmp_path):
+    for clip in range(6):
+        frames = [Image.fromarray(phantom(10 * clip + number)) for number in range(4)]
+        path = tmp_path / f"study/{clip}.gif"
+        path.parent.mkdir(exist_ok=True)
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
+    options = CurateOptions(validation=0.5, every=1, near_distance=-1, check_ultrasound=False, contact_images=0)
+    curate([str(tmp_path / "study")], tmp_path / "corpus", options)
+    found = rows(tmp_path / "corpus")
+    assert len(found) == 24 and {row["split"] for row in found} == {"train", "validation"}
+    for clip in range(6):
+        frames = [row for row in found if row["source_path"] == f"{clip}.gif"]
+        assert len(frames) == 4
+        assert len({row["cluster"] for row in frames}) == len({row["split"] for row in frames}) == 1
+    assert len({row["cluster"] for row in found}) == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path):
+    save(tmp_path / "study/liver/a.png", phantom(1))
+    save(tmp_path / "study/liver/b.png", phantom(2))
+    (tmp_path / "study/liver/a.png").rename(tmp_path / "study/liver" / os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / "study" / os.fsdecode(b"notes\xe9.txt")).write_text("x")
+    curate([str(tmp_path / "study")], tmp_path / "corpus", CurateOptions(near_distance=-1, check_ultrasound=False))
+    assert {row["source_path"] for row in rows(tmp_path / "corpus")} == {"liver/caf\\xe9.png", "liver/b.png"}
+    dropped = pq.read_table(tmp_path / "corpus/dropped.parquet").to_pylist()
+    assert [row["source_path"] for row in dropped] == ["notes\\xe9.txt"]
