@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from curation_helpers import phantom, save
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 
 from echocare_hf.curation import CurateOptions, curate
 
@@ -32,6 +34,38 @@ def test_frames_of_one_file_stay_together_however_different_they_are(tmp_path):
         assert len(frames) == 4
         assert len({row["cluster"] for row in frames}) == len({row["split"] for row in frames}) == 1
     assert len({row["cluster"] for row in found}) == 6
+
+
+def dicom(path, patient, study, pixels):
+    """A DICOM file of one frame."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID = UltrasoundImageStorage, generate_uid()
+    data.PatientID, data.StudyInstanceUID, data.Modality = patient, study, "US"
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.PixelData = pixels[..., 0].tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_files_of_one_patient_stay_together_and_the_patient_is_not_told(tmp_path):
+    for number in range(12):
+        dicom(tmp_path / f"study/{number}.dcm", f"MRN{number // 3}77", f"1.2.{number}", phantom(number))
+    for number in range(12, 16):  # a placeholder: the study tells
+        dicom(tmp_path / f"study/{number}.dcm", "ANONYMOUS", f"1.3.{number // 2}", phantom(number))
+    options = CurateOptions(near_distance=-1, check_ultrasound=False, find_region=False, remove_text=False)
+    curate([str(tmp_path / "study")], tmp_path / "corpus", options)
+    found = {int(row["source_path"].split(".")[0]): row for row in rows(tmp_path / "corpus")}
+    clusters = [found[number]["cluster"] for number in range(16)]
+    assert [clusters.index(cluster) for cluster in clusters] == [0] * 3 + [3] * 3 + [6] * 3 + [9] * 3 + [12] * 2 + [
+        14
+    ] * 2
+    stored = str(list(found.values())) + (tmp_path / "corpus/README.md").read_text()
+    assert "MRN" not in stored and "patient" not in found[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")

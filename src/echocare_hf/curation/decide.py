@@ -37,6 +37,7 @@ _REASONS = (
     ("near_copy", "looks_the_same"),
 )
 _SAME_PIXELS, _LOOKS_THE_SAME, _MARKED, _NEAR_COPY = range(1, 5)
+_REPEATED = ("modality", "patient")  # few different texts
 _BATCH = 65536
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -92,7 +93,7 @@ def decide(
             reasons[index], details[index] = _MARKED, marks[ids[index].as_py()]
     nodes = _nodes(facts["texts"], reasons, mapper)
     near = _near_copies(rows, facts["source"], nodes, reasons, details, options.near_distance)
-    clusters = _clusters(ids, rows["key"], facts["group"], near)
+    clusters = _clusters(ids, rows["key"], (facts["group"], rows["patient"]), near)
     for index in np.flatnonzero(reasons).tolist():
         step, reason = _REASONS[reasons[index]] or ("", "")
         place = (facts["source"][index].as_py(), rows["name"][index].as_py(), rows["frame"][index].as_py())
@@ -108,13 +109,14 @@ def decide(
 def _read(chunks: Sequence[Path], columns: Sequence[str], drops: Drops) -> pa.Table:
     """What was measured and kept, without the images, with the number of the chunk, by key and frame; the rest goes to `drops`."""
     types = {name: pa.type_for_alias(CHUNK_COLUMNS[name]) for name in columns}
-    types["modality"] = _WORD
+    types |= dict.fromkeys(_REPEATED, _WORD)
     tables = [pa.schema([*types.items(), ("chunk", pa.int32())]).empty_table()]
     for number, path in enumerate(chunks):
         whole = pq.read_table(path, columns=list(dict.fromkeys([*columns, *_DROP_COLUMNS])))
         drops.extend_table(whole.filter(pc.is_valid(whole["step"])))
         table = whole.filter(pc.is_null(whole["step"])).select(list(columns))
-        table = table.set_column(table.column_names.index("modality"), "modality", table["modality"].cast(_WORD))
+        for name in _REPEATED:
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(_WORD))
         tables.append(table.append_column("chunk", pa.array(np.full(len(table), number, np.int32))))
     together = pa.concat_tables(tables).drop_columns(["step"])
     return sort_table(together, ["key", "frame"]).combine_chunks()
@@ -200,20 +202,22 @@ def _near_copies(
     return component
 
 
-def _clusters(ids: pa.Array, keys: pa.ChunkedArray, groups: pa.ChunkedArray, component: np.ndarray) -> pa.Array:
-    """What must stay in one split: frames of one file (rows are in the order of `keys`), images of one group, and near-copies.
+def _clusters(
+    ids: pa.Array, keys: pa.ChunkedArray, groups: Sequence[pa.ChunkedArray], component: np.ndarray
+) -> pa.Array:
+    """What must stay in one split: frames of one file (rows are in the order of `keys`), images of one group or patient, and near-copies.
 
     Named by the smallest id in it.
     """
     whole = keys.combine_chunks()
     later = np.flatnonzero(pc.equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)) + 1
-    codes, _ = _words(groups)
-    stated = np.flatnonzero(codes >= 0)
-    _, first, which = np.unique(codes[stated], return_index=True, return_inverse=True)
     moved = np.flatnonzero(component != np.arange(len(component)))
-    pairs = [
-        np.stack(pair, 1) for pair in ((later - 1, later), (stated[first[which]], stated), (component[moved], moved))
-    ]
+    pairs = [np.stack([later - 1, later], 1), np.stack([component[moved], moved], 1)]
+    for column in groups:
+        codes, _ = _words(column)
+        stated = np.flatnonzero(codes >= 0)
+        _, first, which = np.unique(codes[stated], return_index=True, return_inverse=True)
+        pairs.append(np.stack([stated[first[which]], stated], 1))
     together = components(len(ids), np.concatenate(pairs))
     by_id = pc.sort_indices(ids).to_numpy()
     rank = np.empty(len(ids), np.int64)

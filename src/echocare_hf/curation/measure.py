@@ -18,6 +18,7 @@ from .encode import encode, shrink
 from .inventory import read_files
 from .modality import tell_modality
 from .options import CurateOptions, digest
+from .patient import patient_of
 from .quality import drop_empty, drop_other_images
 from .record import Drop, Item
 from .region import find_region
@@ -55,11 +56,12 @@ def run_chunk(job: str) -> str:
     for file in files:
         items, drops = _timed(seconds, "decode", decode, file, options)
         frames += len(items)
+        patient = patient_of(file.path) if items and items[0].declared else None
         items, lost = measure(items, options, seconds)
         rows += [_dropped_row(drop) for drop in (*drops, *lost)]
         for item in items:
             content = _timed(seconds, "encode", encode, item.pixels, options)
-            rows.append(_row(item, content))
+            rows.append(_row(item, content) | {"patient": patient})
     rows.sort(key=lambda row: (row["key"], row["frame"]))
     start = time.perf_counter()
     write_parquet(rows, CHUNK_COLUMNS, Path(given["target"]), row_group_size=64)
@@ -130,6 +132,7 @@ CHUNK_COLUMNS = {
     "region_height": "int32",
     "text_removed": "int32",
     "text_suspected": "int32",
+    "patient": "string",
 }
 """Columns of a chunk and their Arrow types. `step` is null in rows that are kept."""
 
