@@ -112,7 +112,6 @@ def _letters(light: np.ndarray, stands_out: np.ndarray) -> np.ndarray:
     boxes = []
     sizes = np.bincount(spots.ravel())
     places = ndimage.find_objects(spots)
-    peaks = ndimage.maximum(light, spots, np.arange(1, len(sizes)))
     for number in np.flatnonzero((sizes[1:] >= _LETTER_HEIGHT[0]) & (sizes[1:] <= _LETTER_HEIGHT[1] ** 2)) + 1:
         place = places[number - 1]
         rows, columns = place
@@ -121,7 +120,8 @@ def _letters(light: np.ndarray, stands_out: np.ndarray) -> np.ndarray:
             continue
         if sizes[number] < 0.15 * tall * wide or sizes[number] < tall:
             continue
-        boxes.append((columns.start, rows.start, columns.stop, rows.stop, int(peaks[number - 1])))
+        peak = int(light[place][spots[place] == number].max())
+        boxes.append((columns.start, rows.start, columns.stop, rows.stop, peak))
     return np.array(boxes, int).reshape(-1, 5)
 
 
