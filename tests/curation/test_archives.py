@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import random
 import shutil
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -160,6 +162,88 @@ def test_too_deep_is_refused(tmp_path):
     file = FoundFile("source", "4.zip", str(tmp_path / "4.zip"), len(content))
     files, drops = open_container(file, tmp_path / "work")
     assert not files and [drop.reason for drop in drops] == ["archive_limit"] and "deep" in drops[0].detail
+
+
+def test_a_bomb_in_layers_is_measured_against_the_outermost_archive(tmp_path):
+    content = random.Random(0).randbytes(30_000) + bytes(850_000)
+    inner = make_zip(tmp_path / "inner.zip", {"a.png": content}, zipfile.ZIP_DEFLATED).read_bytes()
+    path = make_tar(tmp_path / "bomb.tar.xz", {f"{n}.zip": inner for n in range(30)}, "w:xz")
+    packed = path.stat().st_size
+    assert len(content) < 50 * len(inner) and 30 * len(inner) < 50 * packed < 30 * len(content), (
+        "each layer is harmless"
+    )
+    file = FoundFile("s", "bomb.tar.xz", str(path), packed)
+    files, drops = open_container(file, tmp_path / "work")
+    assert drops and {drop.reason for drop in drops} == {"archive_limit"} and len(files) + len(drops) == 30
+    assert sum(entry.size for entry in files) <= max(50 * packed, archives.RATIO_FLOOR)
+    assert open_container(file, tmp_path / "work") == (files, drops), "what was taken out before counts the same"
+
+
+def test_members_of_inner_archives_count_for_the_outermost(tmp_path, monkeypatch):
+    inner = make_zip(tmp_path / "inner.zip", FILES).read_bytes()
+    path = make_tar(tmp_path / "outer.tar", {"1.zip": inner, "2.zip": inner})
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2 + len(FILES))
+    files, drops = open_container(FoundFile("s", "outer.tar", str(path), 1), tmp_path / "work")
+    assert len(files) == len(FILES) and [(drop.name, drop.reason) for drop in drops] == [
+        ("outer.tar!/2.zip", "archive_limit")
+    ]
+
+
+def test_no_record_names_a_place_of_this_machine(tmp_path):
+    good = make_zip(tmp_path / "good.zip", FILES).read_bytes()
+    parts = {
+        "slip.zip": make_zip(tmp_path / "slip.zip", {"../x.png": b"1"}).read_bytes(),
+        "cut.zip": good[:40],
+        "cut.tar.gz": gzip.compress(good)[:20],
+        "bomb.gz": gzip.compress(bytes(4 * 1024**2)),
+        "empty.zip": make_zip(tmp_path / "empty.zip", {}).read_bytes(),
+    }
+    make_tar(tmp_path / "outer.tar", parts)
+    for name in ("cut.parquet", "cut.tfrecord"):
+        (tmp_path / name).write_bytes(b"neither of the two")
+    drops = []
+    for name in ("outer.tar", "cut.parquet", "cut.tfrecord"):
+        drops += open_container(FoundFile("s", name, str(tmp_path / name), 1), tmp_path / "work")[1]
+    reasons = {drop.name: drop.reason for drop in drops}
+    assert reasons == {
+        "outer.tar!/slip.zip": "unsafe_archive",
+        "outer.tar!/cut.zip": "damaged_archive",
+        "outer.tar!/cut.tar.gz": "damaged_archive",
+        "outer.tar!/bomb.gz": "archive_limit",
+        "outer.tar!/empty.zip": "no_image_inside",
+        "cut.parquet": "damaged_archive",
+        "cut.tfrecord": "damaged_archive",
+    }
+    assert not [drop for drop in drops if str(tmp_path) in drop.detail]
+    assert all(drop.detail.startswith(f"{drop.name}: ") for drop in drops if drop.reason != "no_image_inside")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_bsdtar_has_to_end_well(tmp_path, monkeypatch, code):
+    make_tar(tmp_path / "part.tar", FILES)
+    tool = tmp_path / "bsdtar"
+    tool.write_text(f"#!/bin/sh\ncat '{tmp_path}/part.tar'\nexit {code}\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(archives.shutil, "which", lambda name: str(tool))
+    (tmp_path / "a.rar").write_bytes(b"Rar!\x1a\x07\x00")
+    if code == 0:
+        assert unpacked(tmp_path / "a.rar", tmp_path / "out") == FILES
+        return
+    with pytest.raises(ArchiveError, match="to its end") as caught:
+        unpacked(tmp_path / "a.rar", tmp_path / "out")
+    assert caught.value.reason == "damaged_archive"
+
+
+def test_a_compression_that_python_lacks_is_not_called_encryption(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"a.png": b"content"})
+    content = bytearray(path.read_bytes())
+    for start, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # compression method: deflate64
+        struct.pack_into("<H", content, content.index(start) + place, 9)
+    path.write_bytes(content)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArchiveError, match="unpack it yourself") as caught:
+        unpack(path, tmp_path / "out")
+    assert caught.value.reason == "damaged_archive" and "encrypted" not in str(caught.value)
 
 
 def test_headers_stay_beside_their_data(tmp_path):

@@ -84,6 +84,35 @@ def test_rows_of_a_parquet_shard_become_files_with_facts(tmp_path):
     assert all(("organ", "liver") in fact.texts for fact in facts.values())
 
 
+def test_the_own_file_names_of_a_shard_do_not_cost_its_facts(tmp_path):
+    rows = [
+        {"image": png(n), "file_name": f"train/{n}.png", "File_Name": "x", "label": "liver", "patient": f"p{n}"}
+        for n in range(2)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "shard.parquet")
+    facts, drops = facts_of(open_source(f"hub={tmp_path}/shard.parquet", tmp_path / "work"), tmp_path / "work")
+    assert not drops and [facts[name].group for name in sorted(facts)] == ["hub/p0", "hub/p1"]
+    assert all(("label", "liver") in fact.texts for fact in facts.values()) and len(facts) == 2
+
+
+@pytest.mark.parametrize("images, number", [(1, "2 rows"), (0, "3 rows"), (2, "1 row")])
+def test_rows_without_an_image_leave_a_record(tmp_path, images, number):
+    rows = [{"image": png(n) if n < images else None, "label": "liver"} for n in range(3)]
+    schema = pa.schema({"image": pa.binary(), "label": pa.string()})
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "shard.parquet")
+    facts, drops = facts_of(open_source(f"{tmp_path}/shard.parquet", tmp_path / "work"), tmp_path / "work")
+    assert len(facts) == images
+    assert [(drop.name, drop.reason, drop.detail) for drop in drops] == [
+        ("shard.parquet", "no_image_inside", f"{number} without an image")
+    ]
+
+
+def test_a_shard_without_rows_leaves_a_record(tmp_path):
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "shard.parquet")
+    _, drops = facts_of(open_source(f"{tmp_path}/shard.parquet", tmp_path / "work"), tmp_path / "work")
+    assert [(drop.name, drop.reason) for drop in drops] == [("shard.parquet", "no_image_inside")]
+
+
 def varint(number: int) -> bytes:
     return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
 

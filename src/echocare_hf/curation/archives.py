@@ -22,13 +22,13 @@ from typing import IO, NamedTuple
 from .options import digest
 
 MAX_MEMBERS = 2_000_000
-"""Most members of one archive."""
+"""Most members of one archive, those of archives in it included."""
 
 MAX_MEMBER_BYTES = 16 * 1024**3
 """Most bytes of one unpacked member: 16 GiB."""
 
 MAX_TOTAL_BYTES = 2 * 1024**4
-"""Most bytes of one unpacked archive: 2 TiB."""
+"""Most bytes of one unpacked archive, archives in it included: 2 TiB."""
 
 MAX_RATIO = 50
 """Most unpacked bytes for one packed byte, once `RATIO_FLOOR` bytes are out. Images hardly shrink; bombs do 100 to 1,000 times."""
@@ -73,29 +73,49 @@ class Skipped(NamedTuple):
 
 
 @dataclass
-class _Budget:
-    archive: Path
+class Budget:
+    """What one archive may unpack to, all archives inside it together.
+
+    Attributes:
+        packed: bytes of the outermost archive.
+        members: members so far.
+        total: unpacked bytes so far.
+    """
+
     packed: int
     members: int = 0
     total: int = 0
 
-    def add_member(self) -> None:
+    def add_member(self, archive: Path) -> None:
+        """Count a member of `archive`.
+
+        Raises:
+            ArchiveError: above the limit.
+        """
         self.members += 1
         if self.members > MAX_MEMBERS:
-            raise self._over(f"more than {MAX_MEMBERS:,} members")
+            raise _over(archive, f"more than {MAX_MEMBERS:,} members")
 
-    def add_bytes(self, count: int, member_total: int) -> None:
+    def add_bytes(self, archive: Path, count: int, member_total: int) -> None:
+        """Count unpacked bytes of a member of `archive` that has `member_total` by now.
+
+        Raises:
+            ArchiveError: above a limit.
+        """
         self.total += count
         if member_total > MAX_MEMBER_BYTES:
-            raise self._over(f"a member of more than {MAX_MEMBER_BYTES // 1024**3} GiB")
+            raise _over(archive, f"a member of more than {MAX_MEMBER_BYTES // 1024**3} GiB")
         if self.total > MAX_TOTAL_BYTES:
-            raise self._over(f"more than {MAX_TOTAL_BYTES // 1024**4} TiB")
-        if self.total > RATIO_FLOOR and self.total > MAX_RATIO * self.packed:
-            raise self._over(f"more than {MAX_RATIO} times its size when unpacked")
+            raise _over(archive, f"more than {MAX_TOTAL_BYTES // 1024**4} TiB")
+        if self.total > RATIO_FLOOR and self.total > MAX_RATIO * max(1, self.packed):
+            raise _over(
+                archive, f"more than {MAX_RATIO} times its size when unpacked, counted from the outermost archive"
+            )
 
-    def _over(self, what: str) -> ArchiveError:
-        message = f"holds {what}, above the limit; unpack it yourself if you trust it, and give the folder"
-        return ArchiveError(self.archive, "archive_limit", message)
+
+def _over(archive: Path, what: str) -> ArchiveError:
+    message = f"holds {what}, above the limit; unpack it yourself if you trust it, and give the folder"
+    return ArchiveError(archive, "archive_limit", message)
 
 
 def is_archive(name: str) -> bool:
@@ -106,12 +126,13 @@ def is_archive(name: str) -> bool:
     return name.endswith((*_TAR_SUFFIXES, ".zip", ".gz", ".rar"))
 
 
-def unpack(path: Path, target: Path) -> tuple[list[Member], list[Skipped]]:
+def unpack(path: Path, target: Path, budget: Budget | None = None) -> tuple[list[Member], list[Skipped]]:
     """Take all files out of an archive.
 
     Args:
         path: the archive.
         target: an empty folder for the files.
+        budget: what is left of the outermost archive that `path` lies in; its own by default.
 
     Returns:
         The files in the order of the archive, and the members that were left out: links and devices.
@@ -120,20 +141,23 @@ def unpack(path: Path, target: Path) -> tuple[list[Member], list[Skipped]]:
         ArchiveError: if the archive is damaged, encrypted, tries to write outside of its folder, or is above a limit.
         OSError: if the disk is full.
     """
-    budget = _Budget(path, max(1, path.stat().st_size))
+    budget = budget or Budget(path.stat().st_size)
     members: list[Member] = []
     skipped: list[Skipped] = []
     try:
         for name, stream in _streams(path):
-            budget.add_member()
+            budget.add_member(path)
             if stream is None:
                 skipped.append(Skipped(_safe_name(path, name), "link_or_device"))
                 continue
             name = _safe_name(path, name)
             place = _place(target, name, len(members))
-            members.append(Member(name, place, _copy(stream, place, budget)))
+            members.append(Member(name, place, _copy(stream, place, path, budget)))
     except ArchiveError:
         raise
+    except NotImplementedError as error:  # a RuntimeError too, but of another kind: deflate64, strong encryption
+        message = f"cannot be read ({error}); unpack it yourself and give the folder"
+        raise ArchiveError(path, "damaged_archive", message) from error
     except RuntimeError as error:  # what zipfile raises where a password is asked for
         raise ArchiveError(
             path, "encrypted_archive", "is encrypted; unpack it yourself and give the folder"
@@ -141,7 +165,8 @@ def unpack(path: Path, target: Path) -> tuple[list[Member], list[Skipped]]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise OSError(error.errno, error.strerror, str(target)) from error
-        raise ArchiveError(path, "damaged_archive", f"is a damaged archive ({error}); copy it again") from error
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)  # without a path
+        raise ArchiveError(path, "damaged_archive", f"is a damaged archive ({problem}); copy it again") from error
     return members, skipped
 
 
@@ -170,12 +195,12 @@ def _place(target: Path, name: str, number: int) -> Path:
     return place if not place.exists() else folder / f"{number:07d}_{place.name}"
 
 
-def _copy(stream: IO[bytes], place: Path, budget: _Budget) -> int:
+def _copy(stream: IO[bytes], place: Path, archive: Path, budget: Budget) -> int:
     size = 0
     with place.open("wb") as file:
         while block := stream.read(_BLOCK):
             size += len(block)
-            budget.add_bytes(len(block), size)
+            budget.add_bytes(archive, len(block), size)
             file.write(block)
     return size
 
@@ -218,7 +243,11 @@ def _tar_streams(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes] | No
 
 @contextmanager
 def _rar_as_tar(path: Path) -> Iterator[IO[bytes]]:
-    """The members of a rar archive as a stream in tar format, made by libarchive's `bsdtar` (BSD licence)."""
+    """The members of a rar archive as a stream in tar format, made by libarchive's `bsdtar` (BSD licence).
+
+    Raises:
+        ArchiveError: if there is no bsdtar, or it could not read all of the archive.
+    """
     tool = shutil.which("bsdtar")
     if tool is None:
         raise ArchiveError(
@@ -229,6 +258,14 @@ def _rar_as_tar(path: Path) -> Iterator[IO[bytes]]:
         assert process.stdout is not None
         try:
             yield process.stdout
-        finally:
-            process.stdout.close()
+            while process.stdout.read(_BLOCK):  # zeros behind the end of the tar
+                pass
+        except BaseException:
             process.kill()
+            raise
+    if process.returncode:
+        raise ArchiveError(
+            path,
+            "damaged_archive",
+            "could not be read to its end by bsdtar; copy it again, or unpack and give the folder",
+        )

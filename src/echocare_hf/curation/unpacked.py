@@ -11,10 +11,11 @@ from typing import Any
 
 from echocare_hf.files import written_beside
 
-from .archives import MAX_DEPTH, ArchiveError, is_archive, unpack
+from .archives import MAX_DEPTH, ArchiveError, Budget, is_archive, unpack
 from .options import digest
 from .record import Drop, FoundFile, drop_file
 
+_VERSION = "2"  # of what is taken out and how it is listed; another one takes everything out anew
 _INDEX = ".index.json"  # hidden, so that it is no file of the source
 _IMAGE_KEYS = ("image", "img", "picture", "png", "jpg", "jpeg", "image/encoded", "bytes")
 
@@ -24,28 +25,38 @@ def is_rows(name: str) -> bool:
     return name.lower().endswith((".parquet", ".tfrecord", ".tfrecords"))
 
 
-def open_container(file: FoundFile, work: Path, depth: int = 0) -> tuple[list[FoundFile], list[Drop]]:
+def open_container(
+    file: FoundFile, work: Path, depth: int = 0, budget: Budget | None = None
+) -> tuple[list[FoundFile], list[Drop]]:
     """The files inside an archive or a shard, archives inside it opened too.
 
     Args:
         file: the archive or shard.
         work: folder for what is taken out; used again if it was taken out before.
         depth: how many archives `file` lies in.
+        budget: what is left of the outermost archive that `file` lies in; its own by default.
 
     Returns:
-        The files with names such as `a.zip!/b.png`, and what could not be opened.
+        The files with names such as `a.zip!/b.png`, and what could not be opened or holds nothing.
     """
     path = Path(file.path)
     stat = path.stat()
-    place = work / digest(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))
+    place = work / digest(_VERSION, str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))
+    shared = budget or Budget(stat.st_size)
+    taken_out = (place / _INDEX).is_file()
     try:
-        entries, skipped = materialise(place, lambda target: _take_out(path, target))
+        entries, skipped = materialise(place, lambda target: _take_out(path, target, shared))
+        if taken_out and is_archive(path.name):
+            _charge(shared, path, entries, skipped)
     except ArchiveError as error:
-        return [], [drop_file(file, "discover", error.reason, str(error))]
+        return [], [drop_file(file, "discover", error.reason, str(error).replace(str(path), file.name))]
     files: list[FoundFile] = []
     drops = [
-        Drop(file.source, f"{file.name}!/{name}", -1, "discover", reason, "no plain file") for name, reason in skipped
+        Drop(file.source, f"{file.name}!/{name}" if name else file.name, -1, "discover", reason, detail)
+        for name, reason, detail in skipped
     ]
+    if not entries and not drops:
+        drops.append(drop_file(file, "discover", "no_image_inside", "holds no file"))
     for name, stored, size in entries:
         member = FoundFile(file.source, f"{file.name}!/{name}", str(place / stored), size)
         if not is_archive(name):
@@ -54,14 +65,23 @@ def open_container(file: FoundFile, work: Path, depth: int = 0) -> tuple[list[Fo
             detail = f"lies more than {MAX_DEPTH} archives deep; unpack it yourself and give the folder"
             drops.append(drop_file(member, "discover", "archive_limit", detail))
         else:
-            inner_files, inner_drops = open_container(member, work, depth + 1)
+            inner_files, inner_drops = open_container(member, work, depth + 1, shared)
             files += inner_files
             drops += inner_drops
     return files, drops
 
 
-Contents = tuple[list[tuple[str, str, int]], list[tuple[str, str]]]
-"""`(name, stored name, bytes)` of each file, and `(name, reason)` of each member left out."""
+Contents = tuple[list[tuple[str, str, int]], list[tuple[str, str, str]]]
+"""`(name, stored name, bytes)` of each file, and `(name, reason, detail)` of each member left out; no name for the container itself."""
+
+
+def _charge(
+    budget: Budget, path: Path, entries: list[tuple[str, str, int]], skipped: list[tuple[str, str, str]]
+) -> None:
+    """Count what an earlier run took out, so that a second run meets the same limits."""
+    for size in (*(size for _, _, size in entries), *(0 for _ in skipped)):
+        budget.add_member(path)
+        budget.add_bytes(path, size, size)
 
 
 def materialise(place: Path, make: Callable[[Path], Contents]) -> Contents:
@@ -78,19 +98,37 @@ def materialise(place: Path, make: Callable[[Path], Contents]) -> Contents:
                 raise
             raise OSError(error.errno, error.strerror, str(place)) from error  # a full disk, which names no file
     files, skipped = json.loads((place / _INDEX).read_text(encoding="utf-8"))
-    return [(name, stored, size) for name, stored, size in files], [(name, reason) for name, reason in skipped]
+    return [(name, stored, size) for name, stored, size in files], [
+        (name, reason, detail) for name, reason, detail in skipped
+    ]
 
 
-def _take_out(path: Path, target: Path) -> Contents:
+def _take_out(path: Path, target: Path, budget: Budget) -> Contents:
     if path.suffix.lower() == ".parquet":
-        return write_rows(_parquet_rows(path), target), []
+        return _write_counted(_parquet_rows(path), target)
     if is_rows(path.name):
         from .tfrecord import read_tfrecord
 
-        return write_rows(read_tfrecord(path), target), []
-    members, skipped = unpack(path, target)
+        return _write_counted(read_tfrecord(path), target)
+    members, skipped = unpack(path, target, budget)
     files = [(name, place.relative_to(target).as_posix(), size) for name, place, size in members]
-    return files, [(name, reason) for name, reason in skipped]
+    return files, [(name, reason, "no plain file") for name, reason in skipped]
+
+
+def _write_counted(rows: Iterator[dict[str, Any]], target: Path) -> Contents:
+    """The files of `write_rows`, and one record of the rows that hold no image."""
+    number = 0
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal number
+        for row in rows:
+            number += 1
+            yield row
+
+    entries = write_rows(counted(), target)
+    without = number - max(0, len(entries) - 1)  # the table is no image
+    detail = f"{without:,} row{'s' * (without != 1)} without an image"
+    return entries, [("", "no_image_inside", detail)] if without else []
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -104,7 +142,8 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
                 for row in batch.to_pylist():
                     yield name_classes(row, names)
     except (ArrowException, OSError) as error:
-        raise ArchiveError(path, "damaged_archive", f"is no readable parquet file ({str(error)[:100]})") from error
+        problem = " ".join(str(error).replace(str(path), path.name).split())[:100]
+        raise ArchiveError(path, "damaged_archive", f"is no readable parquet file ({problem})") from error
 
 
 def _stated_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
@@ -143,7 +182,11 @@ def write_rows(rows: Iterator[dict[str, Any]], target: Path) -> list[tuple[str, 
             stored = f"{number:07d}{suffix}"
             (target / stored).write_bytes(content)
             entries.append((stored, stored, len(content)))
-            others = {key: value for key, value in row.items() if key != column and _is_plain(value)}
+            others = {
+                key: value
+                for key, value in row.items()
+                if key != column and key.strip().lower() != "file_name" and _is_plain(value)
+            }
             table.write(json.dumps({"file_name": stored, **others}, default=str) + "\n")
     size = (target / "metadata.jsonl").stat().st_size
     return [*entries, ("metadata.jsonl", "metadata.jsonl", size)] if entries else []
