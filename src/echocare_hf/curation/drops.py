@@ -57,6 +57,11 @@ class Drops(Sequence[Drop]):
             ordered._stored = len(together)
         return ordered
 
+    def table(self) -> pa.Table:
+        """All records as a table with the columns of `Drop`, in their order."""
+        self._store()
+        return pa.concat_tables([SCHEMA.empty_table(), *self._tables])
+
     def _store(self) -> None:
         if self._waiting:
             columns = [

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData
 
 from echocare_hf.anatomy import AnatomyTree
 
+from .drops import Drops
 from .options import CurateOptions
 from .plots import draw_counts
-from .record import STEPS, Drop
-from .tables import write_parquet, write_text
+from .record import STEPS
+from .tables import write_table, write_text
 
 DROP_COLUMNS = {
     "source": "string",
@@ -42,7 +44,7 @@ _IDENTIFYING = re.compile(
 )
 
 
-def summarise(kept: pa.Table, drops: Sequence[Drop], found: int, near_groups: int) -> dict[str, Any]:
+def summarise(kept: pa.Table, drops: Drops, found: int, near_groups: int) -> dict[str, Any]:
     """The counts of a run.
 
     Args:
@@ -59,41 +61,37 @@ def summarise(kept: pa.Table, drops: Sequence[Drop], found: int, near_groups: in
     """
     if len(kept) + len(drops) != found:
         raise RuntimeError(f"{len(kept)} kept and {len(drops)} dropped are not the {found} found")
-    per_step = Counter((drop.step, drop.reason) for drop in drops)
     order = {step: place for place, step in enumerate(STEPS)}
-    ordered = sorted(per_step.items(), key=lambda entry: (order[entry[0][0]], entry[0][1]))
+    per_step = sorted(
+        _counts(drops.table(), "step", "reason").items(), key=lambda entry: (order[entry[0][0]], entry[0][1])
+    )
     counts = {
-        name: dict(sorted(Counter(_shown(kept[name])).items(), key=lambda entry: (-entry[1], entry[0])))
+        name: {word: number for (word,), number in sorted(_counts(kept, name).items(), key=lambda e: (-e[1], e[0]))}
         for name in ("split", "source", "licence", "modality", "node")
     }
+    clusters = Counter(split for split, _ in _counts(kept, "split", "cluster"))
+    licences: dict[str, dict[str, int]] = {}
+    for (source, licence), number in sorted(_counts(kept, "source", "licence").items()):
+        licences.setdefault(source, {})[licence] = number
     return {
         "found": found,
         "kept": len(kept),
         "dropped": len(drops),
-        "dropped_by": [{"step": step, "reason": reason, "number": number} for (step, reason), number in ordered],
+        "dropped_by": [{"step": step, "reason": reason, "number": number} for (step, reason), number in per_step],
         "near_copy_groups": near_groups,
-        "clusters": {
-            split: len({c for c, s in _pairs(kept, "cluster", "split") if s == split}) for split in counts["split"]
-        },
-        "text_lines_removed": sum(kept["text_removed"].to_pylist()),
+        "clusters": {split: clusters[split] for split in counts["split"]},
+        "text_lines_removed": pc.sum(kept["text_removed"]).as_py() or 0,
         "images": counts,
-        "licences_of": _nested(kept, "source", "licence"),
+        "licences_of": licences,
     }
 
 
-def _shown(column: pa.ChunkedArray) -> list[str]:
-    return ["not stated" if value is None else value for value in column.to_pylist()]
-
-
-def _pairs(table: pa.Table, one: str, other: str) -> Iterable[tuple[str, str]]:
-    return zip(_shown(table[one]), _shown(table[other]), strict=True)
-
-
-def _nested(table: pa.Table, outer: str, inner: str) -> dict[str, dict[str, int]]:
-    nested: dict[str, dict[str, int]] = {}
-    for (first, second), number in sorted(Counter(_pairs(table, outer, inner)).items()):
-        nested.setdefault(first, {})[second] = number
-    return nested
+def _counts(table: pa.Table, *columns: str) -> dict[tuple[str, ...], int]:
+    """How many rows have each combination of texts; a missing text is "not stated"."""
+    texts = [pc.fill_null(table[name].cast(pa.string()), "not stated") for name in columns]
+    grouped = pa.table(texts, names=list(columns)).group_by(list(columns)).aggregate([([], "count_all")])
+    keys = zip(*(grouped[name].to_pylist() for name in columns), strict=True)
+    return dict(zip(keys, grouped["count_all"].to_pylist(), strict=True))
 
 
 def write_reports(
@@ -101,7 +99,7 @@ def write_reports(
     name: str,
     report: Mapping[str, Any],
     kept: pa.Table,
-    drops: Sequence[Drop],
+    drops: Drops,
     mapped: Sequence[Mapping[str, Any]],
     problems: Sequence[str],
     sources: Sequence[Mapping[str, str]],
@@ -109,8 +107,8 @@ def write_reports(
     shards: Mapping[str, Sequence[str]],
 ) -> None:
     """Write report.json, manifest.json, dropped.parquet, labels.csv, audit.csv, plots and README.md into a folder."""
-    rows = [dict(zip(DROP_COLUMNS, drop, strict=True)) for drop in drops]
-    write_parquet(rows, DROP_COLUMNS, folder / "dropped.parquet")
+    dropped = drops.table().rename_columns(list(DROP_COLUMNS)).cast(pa.schema(list(DROP_COLUMNS.items())))
+    write_table(dropped, folder / "dropped.parquet")
     write_text(folder / "report.json", _json({**report, "problems": list(problems)}))
     manifest = {
         "made_by": "echocare curate",
@@ -147,13 +145,14 @@ def looks_identifying(name: str) -> bool:
 def _suspected(kept: pa.Table) -> list[dict[str, Any]]:
     """Rows of the audit sheet: an image may stand there for its text, its file name and its group."""
     rows = []
-    for row in kept.select(_AUDIT[1:]).to_pylist():
-        reasons = (
-            ("text", row["text_suspected"] > 0),
-            ("file name", looks_identifying(row["source_path"])),
-            ("group", looks_identifying(row["group"] or "")),
-        )
-        rows += [{"why": why, **row} for why, holds in reasons if holds]
+    for batch in kept.select(_AUDIT[1:]).to_batches(max_chunksize=8192):
+        for row in batch.to_pylist():
+            reasons = (
+                ("text", row["text_suspected"] > 0),
+                ("file name", looks_identifying(row["source_path"])),
+                ("group", looks_identifying(row["group"] or "")),
+            )
+            rows += [{"why": why, **row} for why, holds in reasons if holds]
     order = {"text": 0, "file name": 1, "group": 2}
     rows.sort(key=lambda row: (order[row["why"]], -row["text_suspected"], row["source_path"], row["frame"], row["id"]))
     return rows
