@@ -124,3 +124,15 @@ def test_somebody_may_have_used_daft_before():
     code += "engine.start('local'); print(list(engine.run_jobs(str.upper, ['a'], 1)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert result.stdout.strip() == "['A']", result.stderr
+
+
+def test_too_little_memory_ends_the_run_with_one_line(study, tmp_path, monkeypatch):
+    def read(*_, **__):
+        raise MemoryError
+
+    start("local")
+    monkeypatch.setattr("echocare_hf.curation.decode.read_ultrasound", read)
+    with pytest.raises(OSError, match=r"\.png: the memory does not suffice to read it; use fewer --workers") as caught:
+        curate([str(study / "study")], tmp_path / "corpus")
+    assert "\n" not in str(caught.value) and not (tmp_path / "corpus").exists()
+    assert not list((tmp_path / "corpus.work").glob("chunks/*.parquet")), "nothing is kept of it"

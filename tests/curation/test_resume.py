@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from curation_helpers import contents, phantom, save
 
-from echocare_hf.curation import CurateOptions, curate, inventory
+from echocare_hf.curation import CurateOptions, chunks, curate, inventory
 
 pytest.importorskip("daft", reason="Daft (extra `curate`) is not installed")
 
@@ -161,3 +162,77 @@ def test_an_old_corpus_stays_until_the_new_one_is_whole(study, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         curated([study / "study"], tmp_path / "corpus", seed=1)
     assert contents(tmp_path / "corpus") == first
+
+
+def meta_image(path: Path, number: int) -> Path:
+    """A header and, beside it, `scan.raw`; all headers are the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("NDims = 2\nDimSize = 96 96\nElementType = MET_UCHAR\nElementDataFile = scan.raw\n")
+    path.with_suffix(".raw").write_bytes(phantom(number, 96)[..., 0].tobytes())
+    return path
+
+
+def dropped(output: Path) -> dict[str, str]:
+    rows = pq.read_table(output / "dropped.parquet").to_pylist()
+    return {row["source_path"]: row["reason"] for row in rows if row["step"] in ("exact_copy", "decode")}
+
+
+def test_a_header_is_hashed_with_its_data_file(tmp_path):
+    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    output = tmp_path / "corpus"
+    for patient in range(3):
+        meta_image(tmp_path / f"study/p{patient}/scan.mhd", min(patient, 1))
+    curated([tmp_path / "study"], output, check_ultrasound=False)
+    assert dropped(output) == {"p2/scan.mhd": "same_bytes"}, (
+        "the pixels of p0 and p1 differ, those of p1 and p2 do not"
+    )
+    raw = tmp_path / "study/p2/scan.raw"
+    raw.write_bytes(phantom(7, 96)[..., 0].tobytes())
+    os.utime(raw, ns=(0, 0))
+    curated([tmp_path / "study"], output, check_ultrasound=False)
+    assert dropped(output) == {}, "the change of the data file alone is noticed"
+
+
+def test_the_data_file_of_a_header_stays_in_its_folder(tmp_path):
+    outside = tmp_path / "outside.raw"
+    outside.write_bytes(b"x")
+    header = meta_image(tmp_path / "p1/scan.mhd", 1)
+    assert chunks._data_files(str(header)) == [tmp_path / "p1/scan.raw"]
+    for name in ("../outside.raw", str(outside), "missing.raw", "LOCAL"):
+        header.write_text(f"NDims = 2\nElementDataFile = {name}\n")
+        assert chunks._data_files(str(header)) == []
+
+
+def test_a_reader_that_is_installed_later_reads_what_was_dropped(tmp_path, monkeypatch):
+    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    output = tmp_path / "corpus"
+    meta_image(tmp_path / "study/p1/scan.mhd", 1)
+    save(tmp_path / "study/p2/scan.png", phantom(2, 96))
+    readers = chunks.installed_readers()
+    assert "SimpleITK" in readers and readers == sorted(readers)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "SimpleITK", None)  # as if it were not installed
+        assert chunks.installed_readers() == [name for name in readers if name != "SimpleITK"]
+        curated([tmp_path / "study"], output, check_ultrasound=False)
+        assert dropped(output) == {"p1/scan.mhd": "missing_reader"}
+    curated([tmp_path / "study"], output, check_ultrasound=False)
+    assert dropped(output) == {}
+
+
+def test_a_file_that_could_not_be_read_is_hashed_again(tmp_path, monkeypatch):
+    for number in range(3):
+        save(tmp_path / f"study/liver/{number}.png", phantom(number, 96))
+    output = tmp_path / "corpus"
+    real = Path.open
+
+    def fail(path, *arguments, **options):
+        if path.name == "1.png":
+            raise OSError(5, "Input/output error", str(path))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "open", fail)
+        curated([tmp_path / "study"], output, check_ultrasound=False)
+    assert dropped(output) == {"liver/1.png": "corrupt"}
+    curated([tmp_path / "study"], output, check_ultrasound=False)
+    assert dropped(output) == {}

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from echocare_hf.curation import CurateOptions
+from echocare_hf.curation import decode as decoding
 from echocare_hf.curation.decode import decode
 from echocare_hf.curation.record import FoundFile
+from echocare_hf.data import reading_record
 
 FRAMES = 40
 
@@ -75,3 +77,56 @@ def test_files_without_times_fall_back_to_frames(tmp_path):
     first, *others = [Image.fromarray(frame) for frame in levels(25)]
     first.save(path, save_all=True, append_images=others)
     assert sampled(path, every_seconds=0.5) == [0, 10, 20]
+
+
+@pytest.fixture
+def even_loop(tmp_path):
+    """An animation of 25 frames a second."""
+    path = tmp_path / "even.gif"
+    first, *others = [Image.fromarray(frame) for frame in levels()]
+    first.save(path, save_all=True, append_images=others, duration=40, loop=0)
+    return path
+
+
+@pytest.mark.parametrize("seconds, stride", [(0.01, 1), (0.2, 5), (0.3, 8), (60, 1500)])
+def test_a_long_clip_is_decoded_with_a_stride(even_loop, monkeypatch, seconds, stride):
+    whole = sampled(even_loop, every_seconds=seconds)
+    assert whole == list(range(0, FRAMES, stride))
+    monkeypatch.setattr(decoding, "WHOLE_BYTES", 5 * 24 * 32 * 3)  # five frames
+    asked = []
+
+    def read(path, **arguments):
+        asked.append(arguments)
+        record = read_ultrasound(path, **arguments)
+        assert len(record.frames) <= max(6, len(whole)), "memory follows the frames that are kept"
+        return record
+
+    read_ultrasound = decoding.read_ultrasound
+    monkeypatch.setattr(decoding, "read_ultrasound", read)
+    assert sampled(even_loop, every_seconds=seconds) == whole
+    assert asked[-1]["every"] == stride
+
+
+def test_frames_of_a_long_uneven_clip_are_about_that_far_apart(loop, monkeypatch):
+    starts = np.cumsum([0, *[40, 80, 120] * 13])
+    monkeypatch.setattr(decoding, "WHOLE_BYTES", 6 * 24 * 32 * 3)
+    numbers = sampled(loop, every_seconds=0.4)
+    assert len(numbers) > 3 and np.diff(starts[numbers]).min() >= 400 - 120
+
+
+@pytest.mark.parametrize("options", [{"every": 1}, {"every_seconds": 0.04}])
+def test_a_clip_above_the_limit_of_reading_is_too_large_and_not_corrupt(even_loop, monkeypatch, options):
+    monkeypatch.setattr(decoding, "WHOLE_BYTES", 5 * 24 * 32 * 3)
+    monkeypatch.setattr(reading_record, "MAX_DECODED_BYTES", 20 * 24 * 32 * 3)
+    items, (drop,) = decode(FoundFile("source", even_loop.name, str(even_loop), 1), CurateOptions(**options))
+    assert not items and (drop.step, drop.reason) == ("decode", "too_large")
+    assert "40 frames of 32 x 24" in drop.detail
+    assert sampled(even_loop, every_seconds=0.08) == list(range(0, FRAMES, 2)), (
+        "what is kept counts, not what is there"
+    )
+
+
+def test_a_frame_of_too_many_pixels_is_too_large(even_loop, monkeypatch):
+    monkeypatch.setattr(reading_record, "MAX_FRAME_PIXELS", 100)
+    _, (drop,) = decode(FoundFile("source", even_loop.name, str(even_loop), 1), CurateOptions())
+    assert drop.reason == "too_large"

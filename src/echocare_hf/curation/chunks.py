@@ -1,6 +1,7 @@
 """Content hashes of all files, and files in chunks that stay the same when other sources are added."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from echocare_hf.data.reading_volume import _first_bytes, _header_value
 
 from .drops import Drops
 from .engine import run_jobs
@@ -19,10 +22,13 @@ from .record import Drop
 from .tables import write_parquet
 
 _BLOCK = 1024**2
+_READERS = ("SimpleITK", "av", "gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
+"""Modules of optional packages that decide which files can be read."""
 
 
 def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Progress) -> pa.ChunkedArray:
-    """The content hash of every file, null for one that cannot be read. Files hashed by an earlier run are not read again.
+    """The content hash of every file, null for one that cannot be read. The hash of a MetaImage header covers its
+    data file. Files hashed by an earlier run are not read again, unless one of their bucket could not be read then.
 
     Returns:
         Binary of 32 bytes, in the order of `inventory.table`.
@@ -31,10 +37,10 @@ def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Prog
     for bucket in inventory.buckets():
         rows = range(bucket.start, bucket.stop)
         files = read_files(inventory.path(bucket.source), rows)
-        state = [(file.path, file.size, _modified(file.path)) for file in files]
+        state = [(file.path, file.size, _modified(file.path), *_data_state(file.path)) for file in files]
         place = work / "contents" / f"{bucket.source}-{bucket.number}-{digest(json.dumps(state))}.parquet"
         places.append(place)
-        if not place.is_file():
+        if not _is_hashed(place):
             source = str(inventory.path(bucket.source))
             jobs.append(json.dumps({"files": source, "rows": [rows.start, rows.stop], "target": str(place)}))
     for done, _ in enumerate(run_jobs(run_hashes, jobs, workers), 1):
@@ -44,20 +50,49 @@ def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Prog
 
 
 def run_hashes(job: str) -> str:
-    """Hash the files of a job (256-bit BLAKE2b of all bytes) and write the hashes to a parquet file."""
+    """Hash the files of a job (256-bit BLAKE2b of all bytes and those of a MetaImage's data file) and write a parquet file."""
     given = json.loads(job)
     rows: list[dict[str, bytes | None]] = []
     for file in read_files(Path(given["files"]), range(*given["rows"])):
         hasher = hashlib.blake2b(digest_size=32)
         try:
-            with Path(file.path).open("rb") as content:
-                while block := content.read(_BLOCK):
-                    hasher.update(block)
+            for path in (Path(file.path), *_data_files(file.path)):
+                with path.open("rb") as content:
+                    while block := content.read(_BLOCK):
+                        hasher.update(block)
             rows.append({"digest": hasher.digest()})
         except OSError:
             rows.append({"digest": None})  # reading it will say why
     write_parquet(rows, {"digest": pa.binary(32)}, Path(given["target"]))
     return given["target"]
+
+
+def _is_hashed(place: Path) -> bool:
+    """Whether an earlier run could read all files of a bucket."""
+    return place.is_file() and pq.read_table(place)["digest"].null_count == 0
+
+
+def _data_files(path: str) -> list[Path]:
+    """The file beside a MetaImage header that holds its pixels; empty for all other files and where it is missing."""
+    if Path(path).suffix.lower() not in (".mhd", ".mha"):
+        return []
+    name = _header_value(_first_bytes(Path(path)), b"ElementDataFile") or ""
+    data = Path(path).parent / name
+    is_inside = name != "" and not Path(name).is_absolute() and ".." not in Path(name).parts  # as the reader demands
+    return [data] if is_inside and data.is_file() else []
+
+
+def _data_state(path: str) -> list[tuple[int, int]]:
+    """Size and time of change of `_data_files`."""
+    try:
+        return [(data.stat().st_size, data.stat().st_mtime_ns) for data in _data_files(path)]
+    except OSError:
+        return []
+
+
+def installed_readers() -> list[str]:
+    """The optional readers that can be imported, sorted: a file that none could read is measured anew once there is another."""
+    return [name for name in _READERS if importlib.util.find_spec(name) is not None]
 
 
 def _modified(path: str) -> int:
@@ -120,6 +155,7 @@ def measure_all(
     """
     jobs, targets = [], []
     done = 0
+    readers = json.dumps(installed_readers())
     for bucket in inventory.buckets():
         places = done + np.flatnonzero(kept[done : done + bucket.stop - bucket.start])
         rows = (places - done + bucket.start).tolist()
@@ -129,7 +165,7 @@ def measure_all(
         files = read_files(inventory.path(bucket.source), rows)
         contents = [value.hex() if value else "" for value in hashes.take(pa.array(places)).to_pylist()]
         state = [(file.source, file.name, content) for file, content in zip(files, contents, strict=True)]
-        name = f"{bucket.source}-{bucket.number}-{digest(options.measuring(), json.dumps(state))}.parquet"
+        name = f"{bucket.source}-{bucket.number}-{digest(options.measuring(), readers, json.dumps(state))}.parquet"
         target = work / "chunks" / name
         targets.append(target)
         if not target.is_file():

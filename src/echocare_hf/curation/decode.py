@@ -1,8 +1,9 @@
 """Files to images: reading, sampling of cine loops, fingerprints."""
 
-from collections.abc import Iterable
-
-import numpy as np
+import errno
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 from echocare_hf.data.labelled.fingerprint import grey_values, perceptual_hash, pixel_digest
 from echocare_hf.data.reading import read_ultrasound
@@ -12,7 +13,12 @@ from .options import CurateOptions
 from .record import Drop, FoundFile, Item, drop_file
 
 MAX_FRAMES = 1_000
-"""Most frames that are kept of one file, so that no single file fills the memory; the report counts files that were cut there."""
+"""Most frames that are kept of one file, so that no single file fills the memory."""
+
+WHOLE_BYTES = 256 * 1024**2
+"""Clips of at most this many decoded bytes are read as a whole when they are sampled by time, longer ones with a stride."""
+
+_TOO_LARGE = ("GiB of memory;", "above the limit of")  # what `check_decoded_bytes` and `too_large` of the readers say
 
 
 def decode(file: FoundFile, options: CurateOptions) -> tuple[list[Item], list[Drop]]:
@@ -23,21 +29,27 @@ def decode(file: FoundFile, options: CurateOptions) -> tuple[list[Item], list[Dr
         options: `every` and `every_seconds` count.
 
     Returns:
-        An item a frame with its fingerprints; or none, and the reason: "corrupt" for what cannot be read, "missing_reader" where an
-        optional package is not installed.
+        An item a frame with its fingerprints; or none, and the reason: "corrupt" for what cannot be read, "too_large" for what would
+        take too much memory, "missing_reader" where an optional package is not installed.
+
+    Raises:
+        OSError: if the memory does not suffice, which says nothing of the file.
     """
     try:
         if options.every_seconds is None:
-            record = read_ultrasound(file.path, every=options.every, max_frames=MAX_FRAMES)
-            numbers: Iterable[int] = range(0, options.every * len(record.frames), options.every)
+            record, stride = read_ultrasound(file.path, every=options.every, max_frames=MAX_FRAMES), options.every
+            numbers = list(range(0, stride * len(record.frames), stride))
         else:
-            record = read_ultrasound(file.path)
-            numbers = frames_in_time(record, options.every_seconds, options.every)[:MAX_FRAMES]
-            record = _select(record, list(numbers))
+            record, numbers = _read_in_time(file.path, options.every_seconds, options.every)
     except ImportError as error:
         return [], [drop_file(file, "decode", "missing_reader", _without_path(error, file))]
-    except (UnreadableFileError, FileNotFoundError, MemoryError) as error:
-        return [], [drop_file(file, "decode", "corrupt", _without_path(error, file))]
+    except (UnreadableFileError, FileNotFoundError) as error:
+        detail = _without_path(error, file)
+        is_too_large = any(words in detail.removeprefix(file.name) for words in _TOO_LARGE)
+        return [], [drop_file(file, "decode", "too_large" if is_too_large else "corrupt", detail)]
+    except MemoryError as error:
+        problem = "the memory does not suffice to read it; use fewer --workers or a machine with more, and run again"
+        raise OSError(errno.ENOMEM, problem, file.path) from error
     items = []
     for number, pixels in zip(numbers, record.frames, strict=True):
         grey = grey_values(pixels)
@@ -57,25 +69,48 @@ def decode(file: FoundFile, options: CurateOptions) -> tuple[list[Item], list[Dr
     return items, []
 
 
-def frames_in_time(record: UltrasoundRecord, seconds: float, every: int) -> list[int]:
-    """Numbers of the frames that follow each other in at least `seconds`; every n-th one where the file has no times."""
-    if record.frame_times_ms is None:
-        return list(range(0, len(record.frames), every))
+def _read_in_time(path: str, seconds: float, every: int) -> tuple[UltrasoundRecord, list[int]]:
+    """The frames of a file that are `seconds` apart and their numbers; every n-th one where the file has no times.
+
+    A clip above `WHOLE_BYTES` is decoded with a stride that follows from the mean frame rate of its start, so that memory follows the
+    frames that are kept; two of them are then at least `seconds` minus one frame apart.
+    """
+    first = read_ultrasound(path, max_frames=1)
+    if first.metadata.get("num_frames") == 1:
+        return first, [0]
+    most = max(2, WHOLE_BYTES // first.frames.nbytes)
+    times = first.frame_times_ms
+    if times is not None:
+        start = read_ultrasound(path, max_frames=most + 1)
+        times = start.frame_times_ms
+        if times is not None and len(times) <= most:
+            numbers = frames_in_time(times, seconds)[:MAX_FRAMES]
+            return _select(start, numbers), numbers
+        del start
+    frame_ms = times[-1] / (len(times) - 1) if times else 0.0
+    # Containers round times, so a hair above a whole number of frames is that number.
+    stride = max(1, math.ceil(1000 * seconds / frame_ms - 0.05)) if frame_ms > 0 else every
+    record = read_ultrasound(path, every=stride, max_frames=MAX_FRAMES)
+    if frame_ms <= 0 or record.frame_times_ms is None:
+        chosen = list(range(len(record.frames)))
+    else:
+        chosen = frames_in_time(record.frame_times_ms, seconds - frame_ms / 1000)
+    return _select(record, chosen), [stride * place for place in chosen]
+
+
+def frames_in_time(times_ms: Sequence[float], seconds: float) -> list[int]:
+    """Places of the times, in milliseconds, that follow each other in at least `seconds`, from the first one on."""
     chosen: list[int] = []
-    for number, time_ms in enumerate(record.frame_times_ms):
-        if not chosen or time_ms - record.frame_times_ms[chosen[-1]] >= 1000 * seconds - 1e-6:
-            chosen.append(number)
+    for place, time_ms in enumerate(times_ms):
+        if not chosen or time_ms - times_ms[chosen[-1]] >= 1000 * seconds - 1e-6:
+            chosen.append(place)
     return chosen
 
 
-def _select(record: UltrasoundRecord, numbers: list[int]) -> UltrasoundRecord:
-    return UltrasoundRecord(
-        frames=np.ascontiguousarray(record.frames[numbers]),
-        spacing=record.spacing,
-        regions=record.regions,
-        modality=record.modality,
-        metadata=record.metadata,
-    )
+def _select(record: UltrasoundRecord, places: list[int]) -> UltrasoundRecord:
+    if len(places) == len(record.frames):
+        return record  # without a copy
+    return replace(record, frames=record.frames[places], frame_times_ms=None)
 
 
 def _without_path(error: BaseException, file: FoundFile) -> str:
