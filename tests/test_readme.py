@@ -1,9 +1,12 @@
 """What the README shows works as printed."""
 
+import io
 import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from echocare_hf import EchoCareConfig, EchoCareForSemanticSegmentation, EchoCareImageProcessorPil
@@ -29,8 +32,26 @@ def test_a_fine_tuned_folder_runs_in_the_pipeline(tmp_path, monkeypatch):
     EchoCareImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "lesions")
     Image.fromarray(np.full((80, 100), 90, np.uint8)).save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
-    (block,) = BLOCKS[1:]
+    (block,) = (block for block in BLOCKS[1:] if "pipeline(" in block)
     exec(compile(block, "README.md", "exec"), {})
+
+
+def test_a_corpus_is_read_as_a_stream(tmp_path, monkeypatch):
+    row = {"image": [{"bytes": png(), "path": None}], "node": ["liver"], "id": ["0" * 32]}
+    row |= {"labels": [[1]], "source": ["clinic"], "group": [None]}
+    (tmp_path / "corpus/data").mkdir(parents=True)
+    pq.write_table(pa.table(row), tmp_path / "corpus/data/train-00000-of-00001.parquet")
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in BLOCKS[1:] if "stream(" in block)
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["sample"]["node"] == "liver" and names["sample"]["image"].shape == (80, 100, 3)
+
+
+def png() -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.full((80, 100), 90, np.uint8)).save(content, "PNG")
+    return content.getvalue()
 
 
 def test_it_opens_with_a_picture_and_every_local_link_leads_somewhere():

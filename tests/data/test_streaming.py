@@ -25,9 +25,9 @@ def folder(tmp_path_factory):
     return reshard(enlarged(4).slice(0, 104), tmp_path_factory.mktemp("corpus"), shards=3, rows_per_group=7)
 
 
-def test_the_rows_of_curate_as_datasets_reads_them():
+def test_the_rows_of_curate_as_datasets_reads_them(tmp_path):
     for split in ("train", "validation"):
-        expected = load_dataset(str(curated()), split=split)
+        expected = load_dataset(str(curated()), split=split, cache_dir=str(tmp_path))
         samples = list(stream(curated(), split, shuffle=False))
         assert len(samples) == len(expected) > 0
         for sample, row in zip(samples, expected, strict=True):
