@@ -14,7 +14,6 @@ Needs MONAI (`pip install -e ".[dev]"`). The table of small models names timm's 
 import argparse
 import copy
 import importlib.util
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from pathlib import Path
 import torch
 import transformers
 from monai.networks.nets.swin_unetr import SwinTransformer
-from timing import bf16, interleaved, print_machine, print_table
+from timing import bf16, interleaved, peak_memory, print_machine, print_table
 from torch import Tensor, nn
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareModel, optimize_for_inference
@@ -130,14 +129,6 @@ def training(repeats: int) -> None:
     print_table(
         f"Training step, base with its pretraining heads, 256x256, batch {BATCH}", rows, "seconds", "MONAI fp32"
     )
-
-
-def peak_memory() -> float:
-    """The largest resident size of this process so far, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would include the process that started this one
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def memory() -> None:

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate.state import AcceleratorState
-from timing import bf16, interleaved, print_machine, print_table
+from timing import bf16, interleaved, peak_memory, print_machine, print_table
 from torch import Tensor, nn
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining
@@ -219,11 +219,6 @@ def simmim_table(arguments: argparse.Namespace) -> None:
         print(
             f"| {name} | {count / 1e6:.2f} | {arguments.batch / value:.1f} | {ratio:.2f} | {ratio * count / made[peer][1]:.2f} |"
         )
-
-
-def peak_memory() -> float:
-    """The largest resident size of this process so far, in MiB (Linux)."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def run_for_peak(case: str, arguments: argparse.Namespace) -> None:

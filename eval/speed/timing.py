@@ -4,11 +4,13 @@ Machines that other work shares give noisy times: quote the ratios.
 """
 
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -56,3 +58,11 @@ def print_table(title: str, rows: dict[str, float], unit: str, reference: str) -
     for name, value in rows.items():
         ratio = value / rows[reference] if unit.endswith("/s") else rows[reference] / value
         print(f"| {name} | {value:.3f} | {ratio:.2f} |")
+
+
+def peak_memory() -> float:
+    """The largest resident size of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would include the process that started this one
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

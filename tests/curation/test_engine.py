@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,22 +55,23 @@ def processes_below(directory: Path) -> list[str]:
 
 
 @needs_ray
-def test_ray_gives_the_same_bytes_as_this_machine(study, tmp_path_factory):
-    ray_folder = Path(f"/tmp/ray-test-{os.getpid()}")  # Ray's sockets bear no longer path
-    result = echocare(
-        study / "study",
-        "--output",
-        study / "ray/corpus",
-        "--runner",
-        "ray",
-        "--workers",
-        1,
-        RAY_TMPDIR=str(ray_folder),
-    )
-    assert result.returncode == 0, result.stderr
-    assert contents(study / "ray/corpus") == contents(study / "local/corpus")
-    assert list(ray_folder.iterdir()), "Ray was started there"
-    assert not processes_below(ray_folder), "and has ended with the run"
+def test_ray_gives_the_same_bytes_as_this_machine(study):
+    with tempfile.TemporaryDirectory(prefix="ray-") as place:  # Ray's sockets bear no path as long as pytest's
+        ray_folder = Path(place)
+        result = echocare(
+            study / "study",
+            "--output",
+            study / "ray/corpus",
+            "--runner",
+            "ray",
+            "--workers",
+            1,
+            RAY_TMPDIR=place,
+        )
+        assert result.returncode == 0, result.stderr
+        assert contents(study / "ray/corpus") == contents(study / "local/corpus")
+        assert list(ray_folder.iterdir()), "Ray was started there"
+        assert not processes_below(ray_folder), "and has ended with the run"
 
 
 @needs_ray

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from echocare_hf.data.reading_volume import _first_bytes, _header_value
+from echocare_hf.data.reading_volume import first_bytes, header_value
 
 from .drops import Drops
 from .engine import run_jobs
@@ -76,7 +76,7 @@ def _data_files(path: str) -> list[Path]:
     """The file beside a MetaImage header that holds its pixels; empty for all other files and where it is missing."""
     if Path(path).suffix.lower() not in (".mhd", ".mha"):
         return []
-    name = _header_value(_first_bytes(Path(path)), b"ElementDataFile") or ""
+    name = header_value(first_bytes(Path(path)), b"ElementDataFile") or ""
     data = Path(path).parent / name
     is_inside = name != "" and not Path(name).is_absolute() and ".." not in Path(name).parts  # as the reader demands
     return [data] if is_inside and data.is_file() else []

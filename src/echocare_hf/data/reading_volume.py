@@ -33,7 +33,7 @@ def read_volume(path: Path, every: int = 1, max_frames: int | None = None) -> Ul
         UnreadableFileError: also if a value is NaN or infinite, or a MetaImage header points outside its own folder.
     """
     sitk = _import_simpleitk()
-    header = path.read_bytes()[:_HEADER_BYTES] if path.stat().st_size <= _HEADER_BYTES else _first_bytes(path)
+    header = path.read_bytes()[:_HEADER_BYTES] if path.stat().st_size <= _HEADER_BYTES else first_bytes(path)
     is_meta_image = b"ElementDataFile" in header
     if is_meta_image:
         _check_data_file(path, header)
@@ -79,12 +79,12 @@ def _import_simpleitk() -> Any:
     return SimpleITK
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(_HEADER_BYTES)
 
 
-def _header_value(header: bytes, key: bytes) -> str | None:
+def header_value(header: bytes, key: bytes) -> str | None:
     """The value of `Key = value` in a MetaImage text header."""
     for line in header.splitlines():
         name, separator, value = line.partition(b"=")
@@ -95,7 +95,7 @@ def _header_value(header: bytes, key: bytes) -> str | None:
 
 def _check_data_file(path: Path, header: bytes) -> None:
     """A header may name any file of the machine as its pixels: only the header's own folder is allowed."""
-    name = _header_value(header, b"ElementDataFile") or ""
+    name = header_value(header, b"ElementDataFile") or ""
     pattern = name.split()[0] if name else ""
     if pattern in ("LOCAL", "Local", "local"):
         return
@@ -110,9 +110,9 @@ def _check_data_file(path: Path, header: bytes) -> None:
 
 def _check_data_length(path: Path, header: bytes, reader: Any) -> None:
     """Refuse uncompressed MetaImage data shorter than its header says (ITK would also print to the terminal)."""
-    if (_header_value(header, b"CompressedData") or "").lower() == "true":
+    if (header_value(header, b"CompressedData") or "").lower() == "true":
         return
-    name = _header_value(header, b"ElementDataFile") or ""
+    name = header_value(header, b"ElementDataFile") or ""
     if name.lower() == "local":
         end_of_header = header.find(b"\n", header.index(b"ElementDataFile"))
         found = path.stat().st_size - end_of_header - 1 if end_of_header >= 0 else 0
@@ -144,7 +144,7 @@ def _spacing(reader: Any, header: bytes, is_meta_image: bool) -> Spacing | None:
     """`(row_mm, column_mm)`, or None if the header left it at its default."""
     column_mm, row_mm = reader.GetSpacing()[:2]
     if is_meta_image:
-        stated = any(_header_value(header, key) for key in (b"ElementSpacing", b"ElementSize"))
+        stated = any(header_value(header, key) for key in (b"ElementSpacing", b"ElementSize"))
     else:
         # NIfTI-1 `xyzt_units`: the low three bits are the unit of length, 0 unknown, else ITK has converted to mm.
         unit = int(reader.GetMetaData("xyzt_units")) & 7 if reader.HasMetaDataKey("xyzt_units") else 0
