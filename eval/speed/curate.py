@@ -25,6 +25,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
@@ -118,7 +119,8 @@ def run_state(count: int) -> dict:
             write_parquet(rows, CHUNK_COLUMNS, chunks[-1])
         prepared = time.perf_counter()
         mapper = LabelMapper(AnatomyTree.default())
-        kept = decide(chunks, inventory, mapper, ExcludeList(), {}, CurateOptions()).kept
+        none = pa.schema({"key": pa.string(), "group": pa.dictionary(pa.int32(), pa.string())}).empty_table()
+        kept = decide(chunks, inventory, none, mapper, ExcludeList(), {}, CurateOptions()).kept
         decided = time.perf_counter()
     return {"images": len(kept), "inventory": prepared - start, "decide": decided - prepared}
 

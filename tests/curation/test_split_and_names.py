@@ -68,6 +68,23 @@ def test_files_of_one_patient_stay_together_and_the_patient_is_not_told(tmp_path
     assert "MRN" not in stored and "patient" not in found[0]
 
 
+def test_an_exact_copy_that_is_dropped_still_ties_its_patient_to_the_kept_one(tmp_path):
+    """Two folders, each with a table, share files: patients a and x are one, b and y, and also z and v, whose copies are both of c."""
+    first = {"a0": 0, "a1": 1, "b0": 2, "b1": 3, "z0": 4, "z1": 5}
+    second = {"x0": 0, "x1": 10, "y0": 3, "y1": 11, "c0": 4, "c1": 5, "w0": 12}
+    for folder, images in (("first", first), ("second", second)):
+        for name, number in images.items():
+            save(tmp_path / folder / f"{name}.png", phantom(number))
+        lines = [f"{name}.png,{name[0]}" if name != "z1" else "z1.png,v" for name in images]
+        (tmp_path / folder / "metadata.csv").write_text("\n".join(["file_name,patient", *lines]) + "\n")
+    options = CurateOptions(near_distance=-1, check_ultrasound=False, find_region=False, remove_text=False)
+    curate([str(tmp_path / "first"), str(tmp_path / "second")], tmp_path / "corpus", options)
+    clusters: dict[str, set[str]] = {}
+    for row in rows(tmp_path / "corpus"):
+        clusters.setdefault(row["cluster"], set()).add(row["source_path"].removesuffix(".png"))
+    assert sorted(map(sorted, clusters.values())) == [["a0", "a1", "x1"], ["b0", "b1", "y1"], ["w0"], ["z0", "z1"]]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
 def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path):
     save(tmp_path / "study/liver/a.png", phantom(1))

@@ -104,7 +104,7 @@ def _modified(path: str) -> int:
 
 def drop_exact_copies(
     inventory: Inventory, hashes: pa.ChunkedArray, labelled: Callable[[str], bool], drops: Drops
-) -> np.ndarray:
+) -> tuple[np.ndarray, pa.Table]:
     """Keep one of all files with the same bytes: a labelled one before others, then by the order of sources, then by name.
 
     Args:
@@ -114,30 +114,35 @@ def drop_exact_copies(
         drops: gets a record of each file that is not kept, with the one that was kept for it.
 
     Returns:
-        Bool, in the order of `inventory.table`: what is kept.
+        Bool, in the order of `inventory.table`: what is kept; and a table of dropped copies, with the `key` of the file kept for each and
+        its own `group`, since both show the same person.
     """
     codes = pc.fill_null(hashes.combine_chunks().dictionary_encode().indices, -1).to_numpy()
     kept = np.ones(len(codes), bool)
-    if not len(codes):
-        return kept
-    counts = np.bincount(codes + 1)
+    counts = np.bincount(codes + 1, minlength=1)
     shared = np.flatnonzero((codes >= 0) & (counts[codes + 1] > 1))
-    files = inventory.table(["source", "name", "texts"]).take(pa.array(shared))
+    files = inventory.table(["key", "source", "name", "texts", "group"]).take(pa.array(shared))
     sources, names, texts = (files[name].to_pylist() for name in ("source", "name", "texts"))
     order = {source: place for place, source in enumerate(inventory.sources)}
     known = {text: labelled(text) for text in set(texts)}
     ranked = sorted(
         range(len(shared)), key=lambda i: (codes[shared[i]], not known[texts[i]], order[sources[i]], names[i])
     )
-    first = -1
+    first, copies, originals = -1, [], []
     for i in ranked:
         if first < 0 or codes[shared[i]] != codes[shared[first]]:
             first = i
             continue
         kept[shared[i]] = False
+        copies.append(i)
+        originals.append(first)
         detail = f"of {sources[first]}/{names[first]}"
         drops.append(Drop(sources[i], names[i], -1, "exact_copy", "same_bytes", detail))
-    return kept
+    keys, groups = (
+        files[name].take(pa.array(rows, pa.int64())) for name, rows in (("key", originals), ("group", copies))
+    )
+    grouped = pa.table({"key": keys, "group": groups})
+    return kept, grouped.filter(pc.is_valid(grouped["group"]))
 
 
 def measure_all(

@@ -61,6 +61,7 @@ class Decisions:
 def decide(
     chunks: Sequence[Path],
     inventory: Inventory,
+    copies: pa.Table,
     mapper: LabelMapper,
     exclude: ExcludeList,
     marks: Mapping[str, str],
@@ -71,6 +72,7 @@ def decide(
     Args:
         chunks: parquet files of `measure_all`.
         inventory: what is known of the files.
+        copies: groups of the exact copies that were dropped, of `drop_exact_copies`.
         mapper: from texts to nodes; it counts what it maps.
         exclude: images that must not enter the corpus.
         marks: id of an image that a person has marked as wrong, to the note.
@@ -93,7 +95,7 @@ def decide(
             reasons[index], details[index] = _MARKED, marks[ids[index].as_py()]
     nodes = _nodes(facts["texts"], reasons, mapper)
     near = _near_copies(rows, facts["source"], nodes, reasons, details, options.near_distance)
-    clusters = _clusters(ids, rows["key"], (facts["group"], rows["patient"]), near)
+    clusters = _clusters(ids, rows["key"], (facts["group"], rows["patient"]), copies, near)
     for index in np.flatnonzero(reasons).tolist():
         step, reason = _REASONS[reasons[index]] or ("", "")
         place = (facts["source"][index].as_py(), rows["name"][index].as_py(), rows["frame"][index].as_py())
@@ -203,22 +205,29 @@ def _near_copies(
 
 
 def _clusters(
-    ids: pa.Array, keys: pa.ChunkedArray, groups: Sequence[pa.ChunkedArray], component: np.ndarray
+    ids: pa.Array, keys: pa.ChunkedArray, groups: Sequence[pa.ChunkedArray], copies: pa.Table, component: np.ndarray
 ) -> pa.Array:
     """What must stay in one split: frames of one file (rows are in the order of `keys`), images of one group or patient, and near-copies.
 
-    Named by the smallest id in it.
+    Each of `groups` is a point of its own, to which its images are joined; those of the first column are also joined to the originals of
+    their exact copies. Named by the smallest id in it.
     """
     whole = keys.combine_chunks()
     later = np.flatnonzero(pc.equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)) + 1
     moved = np.flatnonzero(component != np.arange(len(component)))
     pairs = [np.stack([later - 1, later], 1), np.stack([component[moved], moved], 1)]
-    for column in groups:
-        codes, _ = _words(column)
-        stated = np.flatnonzero(codes >= 0)
-        _, first, which = np.unique(codes[stated], return_index=True, return_inverse=True)
-        pairs.append(np.stack([stated[first[which]], stated], 1))
-    together = components(len(ids), np.concatenate(pairs))
+    points = len(ids)
+    for number, column in enumerate(groups):
+        images = np.arange(len(ids))
+        if number == 0:
+            column = pa.chunked_array([*column.chunks, *copies["group"].chunks], _WORD)
+            originals = pc.fill_null(pc.index_in(copies["key"], value_set=whole), -1).to_numpy()
+            images = np.concatenate([images, originals])
+        codes, words = _words(column)
+        stated = np.flatnonzero((codes >= 0) & (images >= 0))
+        pairs.append(np.stack([points + codes[stated], images[stated]], 1))
+        points += len(words)
+    together = components(points, np.concatenate(pairs))[: len(ids)]
     by_id = pc.sort_indices(ids).to_numpy()
     rank = np.empty(len(ids), np.int64)
     rank[by_id] = np.arange(len(ids))

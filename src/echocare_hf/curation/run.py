@@ -111,13 +111,13 @@ def curate(
         def labelled(texts: str) -> bool:
             return mapper.look_up(*json.loads(texts)[0]).node is not None
 
-        originals = drop_exact_copies(inventory, contents, labelled, drops)
+        originals, copies = drop_exact_copies(inventory, contents, labelled, drops)
         stages.end("hash")
         chunks, measured = measure_all(inventory, contents, originals, work, options, report_to)
         stages.end("measure")
         del contents, originals
         found = len(drops) + rows_of(chunks)  # each file, or each of its frames
-        decisions = decide(chunks, inventory, mapper, excluded, marked, options)
+        decisions = decide(chunks, inventory, copies, mapper, excluded, marked, options)
         drops.extend(decisions.drops)
         drops = drops.in_order()
         report = summarise(decisions.kept, drops, found, decisions.near_groups)
