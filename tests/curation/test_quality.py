@@ -1,16 +1,15 @@
-"""The filter of what is not ultrasound: its numbers mean what they say, and its weights fit its code."""
-
-import json
+"""The filter of what is not ultrasound: its numbers mean what they say, and the machine that ships fits its code."""
 
 import numpy as np
 import pytest
 from curation_helpers import item, phantom, speckle
 from scipy import ndimage
 from skimage import data as pictures
+from skimage.feature import structure_tensor
 from sklearn.datasets import load_sample_images
-from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
-from echocare_hf.curation.quality import WEIGHTS_FILE, drop_other_images, likeness, not_ultrasound, simple_rule
+from echocare_hf.curation.quality import Machine, drop_other_images, not_ultrasound, shipped_machine, simple_rule
 from echocare_hf.curation.texture import NAMES, texture_of
 from echocare_hf.data.phantom import PHANTOM_KINDS, make_phantom
 
@@ -43,17 +42,58 @@ def test_numbers_are_finite_whatever_the_image():
         assert texture.shape == (len(NAMES),) and np.isfinite(texture).all()
 
 
-def test_likeness_is_a_logistic_regression():
+def test_parts_are_those_of_a_loop_over_them():
+    values = grey(ndimage.gaussian_filter(np.random.default_rng(1).normal(120, 120, (130, 100)), (1, 3)))
+    values[40:80, :50] = np.rot90(values[40:80, :40], axes=(0, 1)).repeat(2, 1)[:40, :50]
+    plane, logs, steps = values[..., 0].astype(float), [], []
+    assert plane.min() > 8, "no black pixel is left out"
+    for top in range(0, 129 - 31, 32):
+        for left in range(0, 99 - 31, 32):
+            part = plane[top : top + 33, left : left + 33]
+            down = np.abs(part[1:, :-1] - part[:-1, :-1]).mean() + 0.1
+            across = np.abs(part[:-1, 1:] - part[:-1, :-1]).mean() + 0.1
+            logs.append(np.log(down / across))
+            steps.append(np.log(down + across))
+    found = named(values)
+    expected = [*np.quantile(logs, (0.1, 0.3, 0.5)), np.std(logs), np.mean(np.array(logs) < 0), np.std(steps)]
+    keys = [f"parts_{name}_1" for name in ("10", "30", "50", "spread", "turned", "rough")]
+    np.testing.assert_allclose([found[key] for key in keys], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_coherence_is_that_of_scikit_image():
+    plane = (
+        ndimage.gaussian_filter(np.random.default_rng(2).normal(120, 200, (90, 110)), (1, 2))
+        .clip(9, 255)
+        .astype(np.uint8)
+    )
+    rows, mixed, columns = structure_tensor(plane.astype(float), sigma=2, mode="reflect", order="rc")
+    scale = 64  # scikit-image's Sobel filter is an eighth of scipy's
+    coherence = np.hypot(columns - rows, 2 * mixed) / (columns + rows + 50 / scale)
+    found = named(grey(plane))
+    assert found["coherence_50_2"] == pytest.approx(np.quantile(coherence, 0.5), abs=0.01)
+    assert found["coherence_90_2"] == pytest.approx(np.quantile(coherence, 0.9), abs=0.01)
+    assert found["direction_2"] == pytest.approx(((columns - rows) / (columns + rows + 50 / scale)).mean(), abs=0.01)
+
+
+def test_the_machine_decides_as_that_of_scikit_learn():
     rng = np.random.default_rng(0)
-    rows, truth = rng.normal(size=(200, len(NAMES))), rng.integers(0, 2, 200)
-    model = LogisticRegression().fit(rows, truth)
-    expected = model.predict_proba(rows)[:, 1]
-    np.testing.assert_allclose(likeness(rows, model.coef_[0], float(model.intercept_[0])), expected, rtol=1e-9)
+    rows = rng.normal(size=(200, len(NAMES)))
+    truth = rows[:, 0] * rows[:, 1] > 0
+    mean, deviation = rows.mean(0), rows.std(0)
+    model = SVC(C=1, gamma=0.02).fit((rows - mean) / deviation, truth)
+    machine = Machine(
+        mean, deviation, model.support_vectors_, model.dual_coef_[0], float(model.intercept_[0]), 0.02, 0.0
+    )
+    expected = model.decision_function((rows - mean) / deviation)
+    assert expected.min() < -0.5 < 0.5 < expected.max()
+    np.testing.assert_allclose(machine.decide(rows), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_weights_that_ship_are_for_these_numbers():
-    stored = json.loads(WEIGHTS_FILE.read_text())
-    assert set(stored["weights"]) == set(NAMES) and 0 < stored["least"] < 1
+def test_the_machine_that_ships_is_for_these_numbers():
+    machine = shipped_machine()
+    assert machine.mean.shape == machine.deviation.shape == machine.vectors.shape[1:] == (len(NAMES),)
+    assert machine.coefficients.shape == machine.vectors.shape[:1] and (machine.deviation > 0).all()
+    assert machine.decide(texture_of(phantom(3))[None])[0] >= machine.least
 
 
 def test_photographs_that_nothing_was_fitted_to_are_dropped():

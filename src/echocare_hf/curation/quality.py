@@ -2,11 +2,11 @@
 
 What tells ultrasound from other pictures, in this order: a DICOM header that says CT or MR; few grey levels (masks, drawings); colour
 all over (photographs); steps between pixels that are no larger down than across, since sound resolves better along the beam; and a
-logistic regression on numbers of the texture (`texture.py`), fitted by eval/curation/train_filter.py, which says how well it does on
+support vector machine on numbers of the texture (`texture.py`), fitted by eval/curation/train_filter.py, which says how well it does on
 sources it has not seen.
 """
 
-import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +31,36 @@ MAX_COLOURED = 0.6
 LEAST_ELONGATION = 0.1
 """Least `elongation_1` of `texture.NAMES`: 0.15 is the smallest of 518 real images, 0.20 of 44 phantoms, about 0 elsewhere."""
 
-WEIGHTS_FILE = Path(__file__).with_name("ultrasound_weights.json")
+MACHINE_FILE = Path(__file__).with_name("ultrasound_machine.npz")
+
+
+@dataclass(frozen=True, eq=False)
+class Machine:
+    """A support vector machine with radial basis functions on standardised textures.
+
+    Attributes:
+        mean: float `(numbers,)`, of textures.
+        deviation: float `(numbers,)`, their standard deviation.
+        vectors: float `(vectors, numbers)`, standardised.
+        coefficients: float `(vectors,)`.
+        intercept: of the decision.
+        gamma: of exp(-gamma * squared distance).
+        least: images whose decision is below are no ultrasound.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    vectors: np.ndarray
+    coefficients: np.ndarray
+    intercept: float
+    gamma: float
+    least: float
+
+    def decide(self, textures: np.ndarray) -> np.ndarray:
+        """How far images are on the side of ultrasound: `(images,)`, 0 at the border, for textures `(images, numbers)`."""
+        rows = (textures - self.mean) / self.deviation
+        squared = (rows**2).sum(1)[:, None] + (self.vectors**2).sum(1) - 2 * rows @ self.vectors.T
+        return np.exp(-self.gamma * squared) @ self.coefficients + self.intercept
 
 
 def drop_empty(items: list[Item], options: CurateOptions) -> tuple[list[Item], list[Drop]]:
@@ -68,13 +97,13 @@ def not_ultrasound(item: Item) -> tuple[str, str] | None:
     reason = simple_rule(item.pixels)
     if reason is not None or item.declared:
         return reason
-    weights, intercept, least = _weights()
     texture = texture_of(item.pixels)
     elongation = float(texture[NAMES.index("elongation_1")])
     if elongation < LEAST_ELONGATION:
         return "no_speckle", f"{elongation:.2f}"
-    score = float(likeness(texture[None], weights, intercept)[0])
-    return ("unlike_ultrasound", f"{score:.3f}") if score < least else None
+    machine = shipped_machine()
+    score = float(machine.decide(texture[None])[0])
+    return ("unlike_ultrasound", f"{score:.3f}") if score < machine.least else None
 
 
 def simple_rule(pixels: np.ndarray) -> tuple[str, str] | None:
@@ -87,13 +116,10 @@ def simple_rule(pixels: np.ndarray) -> tuple[str, str] | None:
     return ("coloured_all_over", f"{coloured:.2f}") if coloured > MAX_COLOURED else None
 
 
-def likeness(textures: np.ndarray, weights: np.ndarray, intercept: float) -> np.ndarray:
-    """How much images are like ultrasound, 0 to 1: `(images,)` for textures `(images, 26)` and weights `(26,)`."""
-    return 1 / (1 + np.exp(-np.clip(textures @ weights + intercept, -60, 60)))
-
-
 @cache
-def _weights() -> tuple[np.ndarray, float, float]:
-    """The weights in the order of `NAMES`, the intercept, and the least likeness of what is kept."""
-    stored = json.loads(WEIGHTS_FILE.read_text(encoding="utf-8"))
-    return np.array([stored["weights"][name] for name in NAMES]), stored["intercept"], stored["least"]
+def shipped_machine() -> Machine:
+    """The machine that the package ships, for the numbers of `texture.NAMES`."""
+    with np.load(MACHINE_FILE, allow_pickle=False) as stored:
+        arrays = {name: stored[name].astype(np.float64) for name in ("mean", "deviation", "vectors", "coefficients")}
+        intercept, gamma, least = (float(stored[name]) for name in ("intercept", "gamma", "least"))
+    return Machine(**arrays, intercept=intercept, gamma=gamma, least=least)

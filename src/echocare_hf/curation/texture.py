@@ -16,12 +16,22 @@ _WORK_SIDE = 256  # pixels, longest side of the reduced image
 _BLACK = 8  # grey values up to this one say nothing
 _LEAST_PIXELS = 50
 _SCALES = 4  # the reduced image and three halvings of it
+_PART_SIDE = 32  # pixels of a part at full size, half of it at half size
+_PART_SCALES = 3
+_FLAT = 50  # added to squared gradients, so that a smooth surface has no direction
+_WINDOWS = (2, 6)  # standard deviations in pixels
 
 NAMES = (
     *("variation_10", "variation_50", "variation_90", "grey_10", "grey_50", "grey_90", "skew", "black", "flat"),
     *("coloured", "tinted", "elongation_1", "elongation_2", "elongation_4", "elongation_8"),
     *("slope_2", "slope_4", "slope_8", "heavy_down", "heavy_across", "noise"),
     *("down_1", "across_1", "down_2", "across_2", "diagonal"),
+    *(
+        f"{name}_{scale}"
+        for scale in (1, 2, 4)
+        for name in ("parts_10", "parts_30", "parts_50", "parts_spread", "parts_turned", "parts_rough")
+    ),
+    *(f"{name}_{window}" for window in _WINDOWS for name in ("coherence_50", "coherence_90", "direction")),
 )
 """Names of what `texture_of` gives, in its order.
 
@@ -29,13 +39,16 @@ NAMES = (
 `skew`: mean minus median over standard deviation. `black`, `flat`: shares of black pixels, and of 5 x 5 pixels that deviate by less than
 1.5 grey levels. `coloured`, `tinted`: shares of pixels whose channels are 40 and 16 grey levels apart. `elongation`: logarithm of the
 mean step down over that across, at full, half, quarter and eighth size. `slope`: of the mean step at one size over that at the size
-before. `heavy`: of the root mean square over the mean step. `noise`: of the median deviation from the local mean. The rest: correlation
-of that deviation with itself, so many pixels away.
+before. `heavy`: of the root mean square over the mean step. `noise`: of the median deviation from the local mean. `down`, `across`,
+`diagonal`: correlation of that deviation with itself, so many pixels away. `parts`: quantiles and standard deviation of the
+elongation of parts of 32 x 32 pixels of the full size, the share of parts with steps larger across than down, and the standard deviation
+of the logarithm of their steps. `coherence`: quantiles of how much the gradients within some pixels have one direction, 0 to 1.
+`direction`: mean of their squares across minus down over the sum of both.
 """
 
 
 def texture_of(pixels: np.ndarray) -> np.ndarray:
-    """The texture of an image, float64 `(26,)`, named by `NAMES`; brightness is the largest channel, black pixels are left out.
+    """The texture of an image, float64 `(50,)`, named by `NAMES`; brightness is the largest channel, black pixels are left out.
 
     Args:
         pixels: uint8 `(height, width, 3)`; reduced to a longest side of 256 pixels if it is larger.
@@ -56,7 +69,8 @@ def texture_of(pixels: np.ndarray) -> np.ndarray:
     skew = (greys.mean() - middle) / (greys.std() + 0.01)
     apart = spread(pixels)
     residual = np.where(solid, light - mean, 0)
-    steps = [_steps(values, mask) for values, mask in _scales(light, solid)]
+    scales = list(_scales(light, solid))
+    steps = [_steps(values, mask) for values, mask in scales]
     strength = np.log([down + across + 0.2 for down, across, _, _ in steps])
     values = [
         *(*variation, low, middle, high, skew, 1 - bright.mean(), (deviation < 1.5).mean()),
@@ -66,6 +80,12 @@ def texture_of(pixels: np.ndarray) -> np.ndarray:
         *steps[0][2:],
         np.log(np.median(np.abs(residual[solid])) + 0.1),
         *_correlations(residual),
+        *(
+            value
+            for number, scale in enumerate(scales[:_PART_SCALES])
+            for value in _parts(*scale, _PART_SIDE >> number)
+        ),
+        *(value for window in _WINDOWS for value in _coherence(light, solid, window)),
     ]
     return np.array(values, np.float64)
 
@@ -104,3 +124,36 @@ def _correlations(residual: np.ndarray) -> tuple[float, ...]:
         return float((one * other).sum()) / whole
 
     return moved(1, 0), moved(0, 1), moved(2, 0), moved(0, 2), (moved(1, 1) + moved(1, -1)) / 2
+
+
+def _parts(light: np.ndarray, solid: np.ndarray, side: int) -> tuple[float, ...]:
+    """How the elongation and the strength of steps differ between the parts of an image that are solid to a third or more."""
+    if min(light.shape) <= side:
+        return (0.0,) * 6
+    both = solid[1:, :-1] & solid[:-1, :-1] & solid[:-1, 1:]
+    down = _sums(np.abs(light[1:, :-1] - light[:-1, :-1]) * both, side)
+    across = _sums(np.abs(light[:-1, 1:] - light[:-1, :-1]) * both, side)
+    number = _sums(both.astype(np.float32), side)
+    chosen = number > side * side / 3
+    if not chosen.any():
+        chosen[:] = True
+    number = np.maximum(number[chosen], 1)
+    down, across = down[chosen] / number + 0.1, across[chosen] / number + 0.1
+    elongation = np.log(down / across)
+    low, middle, half = np.quantile(elongation, (0.1, 0.3, 0.5))
+    return low, middle, half, elongation.std(), (elongation < 0).mean(), np.log(down + across).std()
+
+
+def _sums(values: np.ndarray, side: int) -> np.ndarray:
+    height, width = values.shape[0] // side * side, values.shape[1] // side * side
+    return values[:height, :width].reshape(height // side, side, width // side, side).sum((1, 3))
+
+
+def _coherence(light: np.ndarray, solid: np.ndarray, window: int) -> tuple[float, float, float]:
+    """Quantiles of the coherence of the structure tensor (Bigün, Granlund, 1987) over solid pixels, and the mean direction."""
+    across, down = ndimage.sobel(light, 1), ndimage.sobel(light, 0)
+    products = (across * across, down * down, across * down)
+    xx, yy, xy = (ndimage.gaussian_filter(product * solid, window) for product in products)
+    whole = (xx + yy + _FLAT)[solid]
+    half, high = np.quantile(np.hypot(xx - yy, 2 * xy)[solid] / whole, (0.5, 0.9))
+    return half, high, float(((xx - yy)[solid] / whole).mean())
