@@ -28,6 +28,7 @@ _MODULES = {
     "EchoCareImageProcessorPil": "model.image_processing_pil_echocare",
     "EchoCareModel": "model.modeling_echocare",
     "anatomy_hierarchy_loss": "model.losses_echocare",
+    "cardiothoracic_ratio": "model.ellipses_echocare",
     "checkpoint_path": "checkpoints",
     "masked_reconstruction_loss": "model.losses_echocare",
     "optimize_for_inference": "inference",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .data.reading import read_ultrasound
     from .inference import optimize_for_inference
     from .model.configuration_echocare import EchoCareConfig
+    from .model.ellipses_echocare import cardiothoracic_ratio
     from .model.image_processing_echocare import EchoCareImageProcessor
     from .model.image_processing_pil_echocare import EchoCareImageProcessorPil
     from .model.losses_echocare import anatomy_hierarchy_loss, masked_reconstruction_loss

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments, pipeline
 
-from echocare_hf import EchoCareConfig
+from echocare_hf import EchoCareConfig, cardiothoracic_ratio
 from echocare_hf.model.detection_echocare import (
     EchoCareForObjectDetection,
     EchoCareObjectDetectionOutput,
@@ -484,6 +484,29 @@ def test_millimetres(spacing, rows_and_columns):
         radii = (points - centre).norm(dim=1)
         assert found["long_axis_mm"].tolist() == pytest.approx([2 * float(radii.max())], rel=1e-4)
         assert found["short_axis_mm"].tolist() == pytest.approx([2 * float(radii.min())], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["diameter", "circumference", "area"])
+def test_cardiothoracic_ratio_of_found_objects_with_pixels_that_are_not_square(method):
+    thorax, heart = (48.0, 32.0, 60.0, 40.0, 10.0), (50.0, 30.0, 30.0, 14.0, 115.0)
+    outputs = fake_outputs([(0.9, 0, thorax), (0.8, 1, heart)])
+    processor = EchoCareImageProcessorPil(size={"height": 64, "width": 96})
+    (found,) = processor.post_process_oriented_detection(outputs, 0.5, [(128, 96)], spacing=(0.2, 0.7))
+    ratio = cardiothoracic_ratio(*found["boxes_mm"], method=method)
+
+    def measure(box):
+        points = outline(box) * torch.tensor([0.7, 2 * 0.2], dtype=torch.float64)  # rows were halved
+        if method == "circumference":
+            return length(points)
+        x, y = points.T
+        if method == "area":
+            return float((x * y.roll(-1) - y * x.roll(-1)).sum().abs()) / 2
+        return 2 * float((points - points.mean(0)).norm(dim=1).min())
+
+    assert float(ratio) == pytest.approx(measure(heart) / measure(thorax), rel=2e-4)
+    in_pixels = cardiothoracic_ratio(*found["boxes"], method=method)
+    if method != "area":  # whose ratio no stretching changes
+        assert abs(float(ratio / in_pixels) - 1) > 0.02
 
 
 def test_peaks_without_repeats_best_first():

@@ -181,6 +181,14 @@ def cardiothoracic_ratio(thorax_box: Tensor, heart_box: Tensor, method: str = "d
 
     Raises:
         ValueError: for another method.
+
+    Examples:
+
+    ```python
+    >>> found = processor.post_process_oriented_detection(outputs, target_sizes=[(600, 800)], spacing=0.2)[0]
+    >>> best = {int(label): box for label, box in zip(found["labels"].flip(0), found["boxes_mm"].flip(0))}  # scores fall
+    >>> ratio = cardiothoracic_ratio(best[model.config.label2id["thorax"]], best[model.config.label2id["heart"]])
+    ```
     """
     if method not in CARDIOTHORACIC_METHODS:
         raise ValueError(f"`method` is one of {', '.join(CARDIOTHORACIC_METHODS)}, got {method!r}")

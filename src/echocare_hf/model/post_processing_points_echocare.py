@@ -82,8 +82,8 @@ class PointPostProcessingMixin:
         Returns:
             `list[dict]`: for each image `scores` (objects,), best first, `labels` (objects,), `boxes` (objects, 5) as centre x, centre y,
             long axis, short axis (full lengths) in pixels and the angle of the long axis in degrees from +x towards +y, in
-            [0, 180), and `circumference` (objects,) of the ellipse in pixels. With a spacing also `circumference_mm`, `long_axis_mm`
-            and `short_axis_mm`, each (objects,).
+            [0, 180), and `circumference` (objects,) of the ellipse in pixels. With a spacing also `boxes_mm` (objects, 5), which
+            [`cardiothoracic_ratio`] takes, and `circumference_mm`, `long_axis_mm` and `short_axis_mm`, each (objects,).
 
         Raises:
             ValueError: for another number of sizes or spacings than images, one that is not positive, or a threshold outside 0 to 1.
@@ -95,6 +95,7 @@ class PointPostProcessingMixin:
             result = {**found, "circumference": ellipse_circumference(boxes)}
             if pixel is not None:
                 in_mm = scale_ellipses(boxes, pixel.to(boxes).expand(len(boxes), 2))
+                result["boxes_mm"] = in_mm
                 result["circumference_mm"] = ellipse_circumference(in_mm)
                 result["long_axis_mm"], result["short_axis_mm"] = in_mm[:, 2], in_mm[:, 3]
             results.append(result)
