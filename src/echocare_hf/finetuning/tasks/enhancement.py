@@ -26,6 +26,7 @@ from echocare_hf.metrics.niqe import TextureStatistics
 from .base import TILE, Example, Task
 
 GOOD_IMAGES = 64  # so many are what the texture of enhanced images is compared with
+CROP = 96  # side of what training sees of an image, in pixels: what is to be learned is local, and small pictures make more steps
 
 
 class Enhancement(Task):
@@ -71,6 +72,14 @@ class Enhancement(Task):
 
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
         return {}
+
+    def example(self, item: Example, generator: torch.Generator | None) -> Example:
+        whole = super().example(item, generator)
+        if generator is None:
+            return whole
+        spare = [max(side - CROP, 0) for side in self.size]
+        top, left = (int(torch.randint(number + 1, (), generator=generator)) for number in spare)
+        return {name: pixels[..., top : top + CROP, left : left + CROP] for name, pixels in whole.items()}
 
     def augment(self, image: Tensor, item: Example, generator: torch.Generator) -> tuple[Tensor, Example]:
         # Only the place changes: brightness and noise are what is to be learned.

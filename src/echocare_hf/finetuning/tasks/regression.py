@@ -1,6 +1,7 @@
 """Measured values of an image, such as a thickness."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from echocare_hf.data.labelled import Sample, read_image
+from echocare_hf.data.augmentation import Augmentation, AugmentationSettings
+from echocare_hf.data.labelled import LabelledData, Sample, read_image
 from echocare_hf.metrics import (
     regression_metrics,
 )
 
 from .base import TILE, Example, Task
+
+ANGLES = ("deg", "degree", "degrees", "°", "rad")
+
+
+def measuring_settings(settings: AugmentationSettings, units: Sequence[str]) -> AugmentationSettings:
+    """The augmentation without what would change measured values: no scaling, and no turning or mirroring where one is an angle."""
+    if any(unit.lower() in ANGLES for unit in units):
+        settings = replace(settings, rotation=0.0, flip=0.0)
+    return replace(settings, scale=0.0)
 
 
 class Regression(Task):
@@ -21,6 +32,10 @@ class Regression(Task):
     pipeline_tag = "image-classification"
     best_metric = "error"  # mean absolute error in standard deviations of the training set
     greater_is_better = False
+
+    def __init__(self, data: LabelledData, processor: Any, options: Any) -> None:
+        super().__init__(data, processor, options)
+        self.augmentation = Augmentation(measuring_settings(self.augmentation.settings, data.target_units))
 
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
         values = np.array(
@@ -49,24 +64,27 @@ class Regression(Task):
         return torch.tensor([sample.targets[name] for name in self.data.target_names], dtype=torch.float32)
 
     def predict(self, outputs: Any, samples: Sequence[Sample], items: Sequence[Example]) -> list[np.ndarray]:
+        """One value a target; of clips with the predicted standard deviations after them."""
         return list(outputs.logits.float().numpy())
 
     def metrics(self, predictions: Sequence[Any], samples: Sequence[Sample], last: bool = True) -> dict[str, float]:
         references = np.stack([self.target(sample).numpy() for sample in samples])
+        count = references.shape[1]
+        predicted, spreads = np.split(np.stack(predictions), [count], 1)
         values = regression_metrics(
-            np.stack(predictions)[:, : len(self.data.target_names)], references, self.data.target_names
+            predicted, references, self.data.target_names, spreads if spreads.shape[1] else None
         )
-        errors = np.abs(np.stack(predictions)[:, : references.shape[1]] - references) / self.std
-        return {**values, "error": float(np.nanmean(errors))}
+        return {**values, "error": float(np.nanmean(np.abs(predicted - references) / self.std))}
 
     def score(self, prediction: Any, sample: Sample) -> tuple[float, str]:
         count = len(self.data.target_names)
         reference = self.target(sample).numpy()
         error = np.abs(prediction[:count] - reference) / self.std
+        spreads = [f" ± {spread:.2f}" for spread in prediction[count:]] or [""] * count
         lines = [
-            f"{name} {value:.2f} {unit}, true {true:.2f}"
-            for name, unit, value, true in zip(
-                self.data.target_names, self.data.target_units, prediction, reference, strict=False
+            f"{name} {value:.2f}{spread} {unit}, true {true:.2f}"
+            for name, unit, value, spread, true in zip(
+                self.data.target_names, self.data.target_units, prediction[:count], spreads, reference, strict=True
             )
         ]
         return -float(np.nanmean(error)), f"{sample.name}\n" + "; ".join(lines)

@@ -1,6 +1,8 @@
 """Classes or measured values of a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from echocare_hf.data.labelled import LabelledData, Sample, read_clip
+from echocare_hf.data.labelled.options import natural_key
+from echocare_hf.drawing_charts import draw_values
 
-from .base import Example, Task
+from .base import TILE, Example, Task
 from .classification import Classification
 from .regression import Regression
 
@@ -26,6 +30,7 @@ class Video(Task):
         self.of_clip: Classification | Regression = (Regression if data.target_names else Classification)(
             data, processor, options
         )
+        self.augmentation = self.of_clip.augmentation
         self.best_metric, self.greater_is_better = self.of_clip.best_metric, self.of_clip.greater_is_better
 
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -76,4 +81,41 @@ class Video(Task):
         return self.of_clip.score(prediction, sample)
 
     def draw(self, prediction: Any, sample: Sample) -> Image.Image:
-        return self.of_clip.draw(prediction, sample)
+        """The last frame: that of the label where a value changes from frame to frame."""
+        return self.of_clip.draw(prediction, replace(sample, images=sample.images[-1:]))
+
+    def charts(self, predictions: Sequence[Any], samples: Sequence[Sample]) -> Iterator[tuple[Image.Image, str]]:
+        """Values over the time of each sequence that is measured in three frames or more, with captions."""
+        if not isinstance(self.of_clip, Regression):
+            return
+        count = len(self.data.target_names)
+        for rows in _sequences(samples):
+            values = np.stack([predictions[row] for row in rows])
+            true = np.stack([self.of_clip.target(samples[row]).numpy() for row in rows])
+            taken = np.array([(samples[row].frame_times_ms or (np.nan,))[-1] for row in rows])
+            times = taken / 1000 if (np.diff(taken) > 0).all() else None  # nan is not above
+            for target, (name, unit) in enumerate(zip(self.data.target_names, self.data.target_units, strict=True)):
+                error = np.nanmean(np.abs(values[:, target] - true[:, target]))
+                chart = draw_values(
+                    values[:, target],
+                    times,
+                    spread=values[:, count + target] if values.shape[1] > count else None,
+                    reference=true[:, target],
+                    time_name="measured frame" if times is None else "time (s)",
+                    size=(TILE, 280),
+                )
+                ends = " to ".join(Path(samples[row].name).stem for row in (rows[0], rows[-1]))
+                yield chart, f"{ends}\n{name}: mean error {error:.2f} {unit}"
+
+
+def _sequences(samples: Sequence[Sample]) -> list[list[int]]:
+    """Rows of clips that are windows of one sequence, in its order: each shares a frame with the one before."""
+    order = sorted(range(len(samples)), key=lambda row: (samples[row].group or "", natural_key(samples[row].name)))
+    found: list[list[int]] = []
+    for row in order:
+        before = set(map(str, samples[found[-1][-1]].images)) if found else set()
+        if before & set(map(str, samples[row].images)):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return [rows for rows in found if len(rows) >= 3]
