@@ -19,8 +19,8 @@ What happens, in this order:
   4. OUTPUT appears, complete: model, processor, code, card with the figures, metrics.json, predictions.png (best and worst of the
      validation part). It loads with `AutoModelFor...from_pretrained(OUTPUT, trust_remote_code=True)` and `pipeline(...)`.
 
-A run that was cut off goes on where its last epoch ended when the same command is given again. Ctrl-C ends with exit code 130, a wrong
-argument or bad data with one line and exit code 2.
+A run that was cut off goes on where its last epoch ended when the same command is given again; one that is to have other arguments starts
+anew with `--resume false`. Ctrl-C ends with exit code 130, a wrong argument, bad data or lack of memory with one line and exit code 2.
 """
 
 import json
@@ -28,15 +28,14 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
-
+from echocare_hf.files import readable_weights
 from echocare_hf.finetuning import (
     FinetuneArguments,
     draw_predictions,
     open_job,
+    open_work_folder,
     parse_arguments,
     rounded,
     run_record,
@@ -77,8 +76,11 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     final = work / "result"
     model.eval().save_pretrained(final)
     task.processor.save_pretrained(final)
+    readable_weights(final)
     record = run_record(job, {"validation": validation, "test": test}, trainer, start)
     if start_of_head is not None:
+        if kept:
+            print("training brought nothing better than the start of the head: these weights are kept", flush=True)
         record["head_start"] = {"validation": rounded({task.best_metric: start_of_head.metric}), "kept": kept}
     (final / "metrics.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_predictions(task, sets["validation"].samples, predictions, validation).save(final / "predictions.png")
@@ -90,36 +92,6 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     return output
 
 
-def open_work_folder(work: Path, task_name: str, arguments: FinetuneArguments) -> str | None:
-    """Makes the folder of an unfinished run, or finds the checkpoint that such a run left.
-
-    Raises:
-        ValueError: if the folder is of a run with other arguments.
-    """
-    told = json.loads(
-        json.dumps(
-            {"task": task_name, **{name: value for name, value in asdict(arguments).items() if name != "resume"}}
-        )
-    )
-    record = work / "arguments.json"
-    if record.is_file() and arguments.resume:
-        before = json.loads(record.read_text(encoding="utf-8"))
-        changed = sorted(name for name in told if before.get(name) != told[name])
-        if changed:
-            raise ValueError(
-                f"{work}: holds an unfinished run with another {', '.join(changed)}; remove it or give the same arguments"
-            )
-        shutil.rmtree(work / "result", ignore_errors=True)
-        last = get_last_checkpoint(work / "checkpoints") if (work / "checkpoints").is_dir() else None
-        if last:
-            print(f"going on from {Path(last).name} of an unfinished run", flush=True)
-        return last
-    shutil.rmtree(work, ignore_errors=True)
-    (work / "checkpoints").mkdir(parents=True)
-    record.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return None
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         task, arguments = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
@@ -127,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f'error: {error}; install what is missing with pip install -e ".[all]"', file=sys.stderr)
         return 2
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

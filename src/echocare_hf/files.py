@@ -21,3 +21,9 @@ def written_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def readable_weights(folder: Path) -> None:
+    """Lets whoever may read a folder's configuration read its weights too: safetensors makes its files readable by their owner alone."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod((folder / "config.json").stat().st_mode)

@@ -1,17 +1,23 @@
 """training/finetune.py from end to end, on a few small images that each test makes."""
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from PIL import Image
 from transformers import pipeline
 
-from echocare_hf import EchoCareConfig, finetuning
+from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil, finetuning
+from echocare_hf.finetuning import card as card_module
+from echocare_hf.finetuning.record import short_name, without_directories
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 import finetune
@@ -195,13 +201,82 @@ def test_an_unknown_value_in_a_recipe_is_refused(discs, tmp_path, capsys):
     assert "lerning_rate" in capsys.readouterr().err
 
 
-def test_lack_of_memory_is_told_with_a_batch_size_to_try(discs, tmp_path, monkeypatch, capsys):
-    def out_of_memory(self, *args, **kwargs):
-        raise RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
-        )
+def text_of(folder):
+    """Everything in a folder that can be read as text."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".png", ".safetensors")]
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
 
-    monkeypatch.setattr(finetuning.TaskTrainer, "training_step", out_of_memory)
-    arguments = ["classification", "--data", str(discs), "--label", "label", "--output", str(tmp_path / "out"), *SMALL]
-    assert finetune.main(arguments) == 2
-    assert "--batch_size 2 --accumulation 2" in capsys.readouterr().err
+
+def test_no_path_of_the_machine_is_in_what_is_published(discs, tmp_path):
+    """Neither of the data, nor of a file that cannot be read, nor of the model; and without a test part the card claims none."""
+    home = tmp_path / "Jane Doe"
+    shutil.copytree(discs, home / "scans")
+    (home / "scans/images/00.png").write_bytes(b"half an image")
+    sizes = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "image_size": 32}
+    EchoCareForPreTraining(EchoCareConfig.preset("tiny", **sizes)).save_pretrained(home / "encoders/mine")
+    EchoCareImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(home / "encoders/mine")
+    options = [*SMALL, "--label", "label", "--fractions", "0.7", "0.3", "0", "--model", str(home / "encoders/mine")]
+    output = home / "out"
+    assert finetune.main(["classification", "--data", str(home / "scans"), "--output", str(output), *options]) == 0
+
+    texts = text_of(output)
+    assert {"README.md", "metrics.json", "config.json", "preprocessor_config.json"} <= set(texts)
+    assert not [name for name, text in texts.items() if str(tmp_path) in text or "Jane" in text]
+    record, card = json.loads(texts["metrics.json"]), texts["README.md"]
+    assert [record["arguments"][name] for name in ("data", "output", "model")] == ["scans", "out", "mine"]
+    assert any(problem.startswith("images/00.png: ") for problem in record["problems"])
+    assert "- images/00.png: " in card and "| starts from | `mine` |" in card
+
+    assert record["test"] == {} and "there was no test part" in card and "looked at once" not in card
+    assert "| metric | validation |\n| --- | --- |" in card and f"| auc | {record['validation']['auc']:.4g} |" in card
+    header = yaml.safe_load(card.split("---")[1])
+    results = header["model-index"][0]["results"]
+    assert {result["dataset"]["split"] for result in results} == {"validation"} and "base_model" not in header
+
+    # The same record of a run that started from the Hub, on a graphics card, with a test part that one metric is not defined on.
+    record |= {"device": "NVIDIA L4", "random_weights": False, "test": {"auc": None, "loss": 0.5}}
+    record["arguments"] |= {"model": "organisation/encoder", "data": "organisation/scans"}
+    card_module.write_card(tmp_path, SimpleNamespace(pipeline_tag="image-classification", size=(32, 32)), record)
+    card = (tmp_path / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "organisation/encoder"
+    assert "minutes on NVIDIA L4, fp32" in card and "of a CPU" not in card and "looked at once" in card
+    assert re.search(r"\| auc \| [\d.]+ \| not defined \|", card) and "on organisation/scans." in card
+
+
+def test_names_of_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a/b").mkdir(parents=True)
+    names = {
+        "a/b": "b",
+        "a/b/": "b",
+        str(tmp_path / "a"): "a",
+        ".": tmp_path.name,
+        "/gone/for/good": "good",
+        "tiny": "tiny",
+    }
+    assert {place: short_name(place) for place in names} == names
+    assert short_name("organisation/name") == "organisation/name"  # not a folder here: an id on the Hub
+
+
+@pytest.mark.parametrize("data", ["{root}/my scans", "my scans", "./my scans/", "my scans/table.csv", "{root}/link"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{data}/images/1.png: is half a file; left out", "images/1.png: is half a file; left out"),
+        ("{root}/my scans/images/1.png and {data}/2.png look alike", "images/1.png and 2.png look alike"),
+        ("{data}: 3 of 4/5 images, see {root}/my scans/table.csv", "{name}: 3 of 4/5 images, see table.csv"),
+        ("{root}/index.csv: has no licence", "index.csv: has no licence"),
+        ("'/mnt/Jane Doe/x.png', (/mnt/y z/1.png)", "'x.png', (1.png)"),
+        ("C:\\Users\\Jane Doe\\x.png: broken", "x.png: broken"),
+        ("see https://example.org/a/b and/or mm/pixel", "see https://example.org/a/b and/or mm/pixel"),
+    ],
+)
+def test_lines_about_files_lose_their_directories(data, line, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my scans").mkdir()
+    (tmp_path / "my scans/table.csv").touch()
+    (tmp_path / "link").symlink_to("my scans")
+    data = data.format(root=tmp_path)
+    folder = Path(data).parent if data.endswith(".csv") else Path(data)
+    line = line.format(root=tmp_path, data=folder)
+    assert without_directories(line, data) == expected.format(name=folder.name)

@@ -10,6 +10,7 @@ other networks are measured beside EchoCare, on the same split, with the same au
 """
 
 from .arguments import FinetuneArguments, parse_arguments
+from .callbacks import EarlyStop, HeadFirst, Progress
 from .card import write_card
 from .head_start import start_head
 from .job import Job, open_job
@@ -18,11 +19,14 @@ from .pictures import draw_predictions
 from .prepared import PreparedData
 from .record import rounded, run_record
 from .tasks import TASKS, Task
-from .trainer import Progress, TaskTrainer, train
+from .trainer import TaskTrainer, train
+from .work_folder import open_work_folder
 
 __all__ = [
     "TASKS",
+    "EarlyStop",
     "FinetuneArguments",
+    "HeadFirst",
     "Job",
     "PreparedData",
     "Progress",
@@ -30,6 +34,7 @@ __all__ = [
     "TaskTrainer",
     "draw_predictions",
     "open_job",
+    "open_work_folder",
     "parameter_groups",
     "parse_arguments",
     "rounded",

@@ -12,12 +12,18 @@ from transformers import HfArgumentParser
 from echocare_hf.data.labelled.record import TASKS
 from echocare_hf.data.labelled.record import Task as TaskName
 
+from .ranges import check_values
+
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
 @dataclass
 class FinetuneArguments:
-    """Every value can stand in a recipe or on the command line."""
+    """Every value can stand in a recipe or on the command line.
+
+    Raises:
+        ValueError: for a value out of its range, and for values that do not go together.
+    """
 
     data: str = field(default="", metadata={"help": "folder, file or Hub id of labelled images"})
     output: str = field(default="", metadata={"help": "folder to make; it appears when all is done"})
@@ -50,7 +56,10 @@ class FinetuneArguments:
     weight_decay: float = field(default=0.05, metadata={"help": "of AdamW"})
     warmup: float = field(default=0.1, metadata={"help": "share of the schedule in which the learning rate rises"})
     patience: int = field(
-        default=15, metadata={"help": "epochs without a better validation metric before training ends; 0 for never"}
+        default=15,
+        metadata={
+            "help": "epochs without a better validation metric before training ends, from when the encoder learns; 0 for never"
+        },
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
     image_size: int | None = field(
@@ -104,7 +113,9 @@ class FinetuneArguments:
 
     label: list[str] | None = field(
         default=None,
-        metadata={"help": "column of classes; several columns of 0 and 1 are findings that may occur together"},
+        metadata={
+            "help": "column of classes; several columns of 0 and 1 (empty where not known) are findings that may occur together"
+        },
     )
     classes: list[str] | None = field(default=None, metadata={"help": "the classes in their order, and no others"})
     group: str | None = field(default=None, metadata={"help": "column of what must stay together: patient, clip, ..."})
@@ -112,12 +123,33 @@ class FinetuneArguments:
         default=None, metadata={"help": "the same as a regular expression on file names"}
     )
     split: str | None = field(default=None, metadata={"help": "column of train, validation, test; 'ignore' for none"})
+    image: str | None = field(default=None, metadata={"help": "column of images"})
     mask: str | None = field(default=None, metadata={"help": "column of masks"})
-    mask_values: list[str] | None = field(default=None, metadata={"help": "such as 0=background 1=nerve 255=ignore"})
+    mask_values: list[str] | None = field(
+        default=None,
+        metadata={"help": "such as 0=background 1=nerve 255=ignore; threshold for masks that were saved as JPEG"},
+    )
+    one_class: str | None = field(default=None, metadata={"help": "detection: name of the class of all boxes"})
     target: list[str] | None = field(default=None, metadata={"help": "columns of measured values"})
     keypoints: list[str] | None = field(default=None, metadata={"help": "names of the landmarks"})
+    keypoint_pairs: list[str] | None = field(
+        default=None, metadata={"help": "landmarks whose order has no meaning, such as left=right"}
+    )
+    first_pixel: str | None = field(
+        default=None, metadata={"help": "coordinates count from its centre or its edge (the outer one)"}
+    )
     sequence: str | None = field(default=None, metadata={"help": "column of the clip that a frame belongs to"})
+    clip_frames: int | None = field(
+        default=None, metadata={"help": "most frames of a clip where the value changes from frame to frame"}
+    )
+    min_frames: int | None = field(default=None, metadata={"help": "sequences of fewer frames are left out"})
+    frame_rate: float | None = field(default=None, metadata={"help": "frames a second, where no column says it"})
     metadata: str | None = field(default=None, metadata={"help": "name of the table in the folder"})
+
+    strict: bool = field(default=False, metadata={"help": "end where a file cannot be read, rather than leave it out"})
+
+    def __post_init__(self) -> None:
+        check_values(vars(self), frozenset(entry.name for entry in fields(self) if entry.default is None))
 
 
 # The options of `read_labelled` among them.
@@ -127,17 +159,29 @@ READ_OPTIONS = (
     "group",
     "group_pattern",
     "split",
+    "image",
     "mask",
     "mask_values",
+    "one_class",
     "target",
     "keypoints",
+    "keypoint_pairs",
+    "first_pixel",
     "sequence",
+    "clip_frames",
+    "min_frames",
+    "frame_rate",
     "metadata",
+    "strict",
 )
 
 
 def read_options(arguments: FinetuneArguments) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in READ_OPTIONS if getattr(arguments, name) is not None}
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and the value that each option has if it is not given; after TASK those of its recipe."""
 
 
 def parse_arguments(argv: Sequence[str], description: str) -> tuple[TaskName, FinetuneArguments]:
@@ -148,7 +192,8 @@ def parse_arguments(argv: Sequence[str], description: str) -> tuple[TaskName, Fi
         description: what `--help` says before the options.
 
     Raises:
-        ValueError: for a recipe that cannot be read or has an unknown value, and for data or output that are not named.
+        ValueError: for a recipe that cannot be read or has an unknown value, for data or output that are not named, and for what
+            `FinetuneArguments` refuses.
         SystemExit: after `--help`, and for unknown options.
     """
     first = argparse.ArgumentParser(add_help=False)
@@ -157,23 +202,26 @@ def parse_arguments(argv: Sequence[str], description: str) -> tuple[TaskName, Fi
     parser = HfArgumentParser(
         FinetuneArguments,  # type: ignore[arg-type]  # its annotation does not name dataclasses
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         usage="finetune.py TASK --data D --output O [options]",
     )
-    if not argv or "-h" in argv or "--help" in argv:
+    parser.add_argument("--recipe", help="YAML file of values; that of the task if not given")
+    if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
         raise SystemExit(0 if argv else 2)
     known, rest = first.parse_known_args(argv)
     recipe = known.recipe or RECIPES / f"{known.task}.yaml"
     try:
         values = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{recipe}: cannot be read as a recipe ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{recipe}: holds no values by name; write one a line, such as epochs: 60")
     unknown = sorted(set(values) - {entry.name for entry in fields(FinetuneArguments)})
     if unknown:
         raise ValueError(f"{recipe}: unknown value {', '.join(unknown)}; `--help` lists them all")
     parser.set_defaults(**values)
-    (arguments,) = parser.parse_args_into_dataclasses(rest)
+    arguments = parser.parse_args_into_dataclasses(rest)[0]
     for name in ("data", "output"):
         if not getattr(arguments, name):
             raise ValueError(f"--{name} is needed")

@@ -21,9 +21,10 @@ from echocare_hf.model.label_losses_echocare import label_logits
 from echocare_hf.model.pooling_echocare import pooled_features
 
 from .job import Job
+from .memory import memory_advice
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of the logistic regression, 1 / alpha of the ridge regression
-BATCH = 32
+BATCH = 32  # images at a time, if that is no more than an evaluation takes
 SETTLED = 100  # batches that the running statistics count as: further ones move them by a tenth each
 
 Array = NDArray[np.float64]
@@ -56,11 +57,15 @@ def start_head(job: Job, model: Any) -> HeadStart | None:
 
     Returns:
         The start, or None where nothing was changed.
+
+    Raises:
+        ValueError: out of memory, with what to try.
     """
     linear = isinstance(getattr(model, "classifier", None), nn.Linear) and hasattr(model, "classifier_norm")
     if job.checkpoint is None or not job.arguments.head_start or not linear:
         return None
-    metric = fit_head(job, model)
+    with memory_advice(job.task, job.arguments):
+        metric = fit_head(job, model)
     print(
         f"the head starts from a linear model of the features: validation {job.task.best_metric} {metric:.3f}",
         flush=True,
@@ -100,13 +105,14 @@ def fit_head(job: Job, model: Any) -> float:
 def _features(job: Job, model: Any, part: str) -> Array:
     """Pooled features of all images of a part, as they are: (images, features)."""
     data = job.sets[part]
+    size = min(BATCH, 2 * job.arguments.batch_size)
     training = model.training
     model.eval()
     found = []
-    for start in range(0, len(data), BATCH):
+    for start in range(0, len(data), size):
         images = [
             data.task.example(data.item(row), None)["pixel_values"]
-            for row in range(start, min(start + BATCH, len(data)))
+            for row in range(start, min(start + size, len(data)))
         ]
         found.append(pooled_features(model.echocare, torch.stack(images))[0].double())
     model.train(training)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from echocare_hf import EchoCareConfig
 from echocare_hf.data.labelled import LabelledData, Sample, read_labelled
@@ -13,10 +13,11 @@ from echocare_hf.data.splits import split_by_group
 
 from .adversarial import UnpairedTrainer
 from .arguments import FinetuneArguments, read_options
+from .callbacks import EarlyStop, HeadFirst, Progress
 from .models import load_config, make_model, make_processor
 from .prepared import PreparedData
 from .tasks import TASKS, Task
-from .trainer import HeadFirst, Progress, TaskTrainer, training_arguments
+from .trainer import TaskTrainer, training_arguments
 
 PARTS = ("train", "validation", "test")
 
@@ -53,17 +54,19 @@ class Job:
             model: `forward(pixel_values=..., labels=...)` returns the loss and what the task's `predict` reads.
             folder: for checkpoints.
         """
-        arguments, progress = self.arguments, Progress(self.arguments.minutes, self.arguments.cpu_minutes)
-        progress.data = self.sets["train"]
+        arguments = self.arguments
+        progress = Progress(arguments.minutes, arguments.cpu_minutes, self.sets["train"])
         decay = arguments.layer_decay
         if decay is None:
             decay = 1.0 if self.checkpoint is None else 0.8
         callbacks: list[TrainerCallback] = [progress]
-        if arguments.patience:
-            callbacks.append(EarlyStoppingCallback(arguments.patience))
+        head_first = None
         trains_all = not (arguments.freeze_encoder or arguments.lora_rank)
         if arguments.head_first > 0 and self.checkpoint is not None and trains_all and hasattr(model, "echocare"):
-            callbacks.append(HeadFirst(arguments.head_first, progress))
+            head_first = HeadFirst(arguments.head_first, progress)
+            callbacks.append(head_first)
+        if arguments.patience:
+            callbacks.append(EarlyStop(arguments.patience, head_first if arguments.head_first < 1 else None))
         kind = UnpairedTrainer if self.data.unpaired else TaskTrainer
         return kind(
             self.task,

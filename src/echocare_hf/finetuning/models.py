@@ -1,13 +1,17 @@
 """The model of a task from a checkpoint's encoder, and how fast each part of it learns."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from echocare_hf import EchoCareConfig, EchoCareImageProcessorPil
-from echocare_hf.checkpoints import find_checkpoint
+from echocare_hf.checkpoints import find_checkpoint, shipped_checkpoints
 from echocare_hf.data.labelled import Sample
 
 from .arguments import FinetuneArguments
@@ -23,12 +27,39 @@ HEAD_VALUES = (
 )
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether it is an id on the Hub, organisation and name, rather than a path."""
+    return not Path(name).exists() and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+
+
+@contextmanager
+def checkpoint_errors(name: str) -> Iterator[None]:
+    """Tells in one line that a checkpoint cannot be loaded."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{name}: cannot be loaded as a checkpoint ({reason}); {_model_choices()}") from error
+
+
+def _model_choices() -> str:
+    names = ", ".join((*shipped_checkpoints(), *PRESETS))
+    return f"--model takes a folder that save_pretrained made, a Hub id such as organisation/name, or one of {names}"
+
+
 def load_config(arguments: FinetuneArguments) -> tuple[EchoCareConfig, str | None]:
-    """The configuration to start from, and the checkpoint that has the weights; None for random ones."""
+    """The configuration to start from, and the checkpoint that has the weights; None for random ones.
+
+    Raises:
+        ValueError: if there is no such checkpoint, it cannot be read, or it is none of EchoCare.
+    """
     if arguments.model in PRESETS:
         return EchoCareConfig.preset(arguments.model), None
     name = find_checkpoint(arguments.model)
-    config = transformers.AutoConfig.from_pretrained(name)
+    if not Path(name).is_dir() and not is_hub_id(name):
+        raise ValueError(f"{name}: there is no such folder; {_model_choices()}")
+    with checkpoint_errors(name):
+        config = transformers.AutoConfig.from_pretrained(name)
     if not isinstance(config, EchoCareConfig):
         raise ValueError(f"{name}: is a {config.model_type} checkpoint; --model takes an EchoCare one")
     return config, name
@@ -37,7 +68,11 @@ def load_config(arguments: FinetuneArguments) -> tuple[EchoCareConfig, str | Non
 def make_model(
     task: Task, config: EchoCareConfig, checkpoint: str | None, arguments: FinetuneArguments, train: Sequence[Sample]
 ) -> Any:
-    """The task's head on the checkpoint's encoder."""
+    """The task's head on the checkpoint's encoder.
+
+    Raises:
+        ValueError: if the weights cannot be read, or the labels or the size of the images do not suit the head.
+    """
     usual = EchoCareConfig()
     for name in HEAD_VALUES:  # what a checkpoint's former task has left there
         setattr(config, name, getattr(usual, name))
@@ -50,7 +85,8 @@ def make_model(
     if checkpoint is None:
         model = auto_class.from_config(config)
     else:
-        model = auto_class.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True)
+        with checkpoint_errors(checkpoint):
+            model = auto_class.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True)
     if arguments.lora_rank:
         return with_adapters(model, arguments.lora_rank)
     if arguments.freeze_encoder:
@@ -115,6 +151,7 @@ def make_processor(config: EchoCareConfig, checkpoint: str | None, arguments: Fi
     size = {"height": height, "width": width}
     if checkpoint is None:
         return EchoCareImageProcessorPil(size=size, resize_mode=arguments.resize_mode)
-    processor = EchoCareImageProcessorPil.from_pretrained(checkpoint)
+    with checkpoint_errors(checkpoint):
+        processor = EchoCareImageProcessorPil.from_pretrained(checkpoint)
     processor.size, processor.resize_mode = transformers.image_utils.SizeDict(**size), arguments.resize_mode
     return processor

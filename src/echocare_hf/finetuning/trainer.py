@@ -1,113 +1,22 @@
 """Trainer with a task's own evaluation, and a schedule that may be capped in time."""
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from echocare_hf.inference import bfloat16_is_fast
 
 from .arguments import FinetuneArguments
+from .callbacks import Progress
+from .memory import memory_advice
 from .models import parameter_groups
-from .prepared import PreparedData
 from .tasks import Task
-
-
-class Progress(TrainerCallback, ExportableState):
-    """How much of the schedule is done: by steps, or by time where that is capped. Survives a resume.
-
-    Args:
-        minutes: of the clock on the wall, evaluations included.
-        cpu_minutes: of processor time of this process, evaluations not counted: other work on the machine does not shorten it.
-        seconds_done: training time of an earlier part of the run, on the clock that counts.
-    """
-
-    def __init__(
-        self, minutes: float | None = None, cpu_minutes: float | None = None, seconds_done: float = 0.0
-    ) -> None:
-        if minutes is not None and cpu_minutes is not None:
-            raise ValueError("give --minutes or --cpu_minutes, not both")
-        self.minutes, self.cpu_minutes, self.seconds_done = minutes, cpu_minutes, seconds_done
-        self.clock = time.monotonic if cpu_minutes is None else time.process_time
-        self.total_steps, self.start = 1, self.clock()
-        self.end: float | None = None
-        self.data: PreparedData | None = None
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "args": {"minutes": self.minutes, "cpu_minutes": self.cpu_minutes, "seconds_done": self.seconds()},
-            "attributes": {"seconds_done": self.seconds()},
-        }
-
-    def seconds(self) -> float:
-        return self.seconds_done + (self.end or self.clock()) - self.start
-
-    def share(self, step: int) -> float:
-        cap = self.cpu_minutes or self.minutes
-        by_steps = step / self.total_steps
-        return min(1.0, max(by_steps, self.seconds() / (60 * cap)) if cap else by_steps)
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """What happens inside counts only on the clock on the wall."""
-        start = self.clock()
-        yield
-        if self.cpu_minutes is not None:
-            self.start += self.clock() - start
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.start = self.clock()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.end = self.clock()
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        if self.data is not None:
-            self.data.epoch = round(state.epoch or 0)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.share(0) >= 1:
-            control.should_training_stop = control.should_evaluate = control.should_save = True
-
-
-class HeadFirst(TrainerCallback):
-    """The encoder stays as it is until a share of the schedule is done: a random head would send it random
-    gradients, and without them a step takes half the time.
-
-    Args:
-        share: 0 to 1.
-        progress: says how much is done.
-
-    Source: Kumar et al. 2022 (LP-FT), for heads that have no linear model to start from.
-    """
-
-    def __init__(self, share: float, progress: Progress) -> None:
-        self.share, self.progress = share, progress
-        self.learns: bool | None = None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if args.world_size > 1:  # DDP settles at the start which gradients it waits for
-            print(
-                "note: with several processes the encoder learns from the start, --head_first is left out", flush=True
-            )
-            self.share = 0.0
-
-    def on_step_begin(self, args, state, control, model=None, **kwargs):
-        learns = self.progress.share(state.global_step) >= self.share
-        if learns != self.learns:
-            self.learns = learns
-            model.echocare.requires_grad_(learns)
 
 
 class TaskTrainer(Trainer):
@@ -125,6 +34,7 @@ class TaskTrainer(Trainer):
         super().__init__(**kwargs)
         self.task, self.arguments, self.progress = task, arguments, progress
         self.depths, self.layer_decay = depths, layer_decay
+        self.checkpoints = Path(self.args.output_dir or ".")
         self.unmeasured = False  # whether it was told that the metric that decides is not defined
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
@@ -146,6 +56,30 @@ class TaskTrainer(Trainer):
 
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.create_optimizer(), factor)
         return self.lr_scheduler
+
+    def _load_callback_state(self) -> None:
+        """In place: transformers would put new objects there, while this trainer and other callbacks hold these."""
+        states: Any = self.state.stateful_callbacks
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                for name, value in states[type(callback).__name__]["attributes"].items():
+                    setattr(callback, name, value)
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """Epochs and steps that are done: all of them if the run had ended, by time or patience, when it was cut off."""
+        done = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        states: Any = self.state.stateful_callbacks
+        ended = resume_from_checkpoint is not None and states["TrainerControl"]["args"]["should_training_stop"]
+        return (num_train_epochs, 0) if ended else done
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -169,7 +103,17 @@ class TaskTrainer(Trainer):
         return model(**batch)
 
     def assess(self, data: Any, last: bool = True) -> tuple[dict[str, float], list[Any]]:
-        """Metrics and predictions for a `PreparedData`, at the size of the original images; all metrics if it is the `last` time."""
+        """Metrics and predictions for a `PreparedData`, at the size of the original images; all metrics if it is the `last` time.
+
+        Raises:
+            ValueError: out of memory, with what to try.
+        """
+        with memory_advice(self.task, self.arguments, self.checkpoints):
+            predictions, loss = self._predictions(data)
+            return {"loss": loss, **self.task.metrics(predictions, data.samples, last)}, predictions
+
+    def _predictions(self, data: Any) -> tuple[list[Any], float]:
+        """What the model says of each sample, and the mean loss."""
         assert self.model is not None
         model = self.model.eval()
         predictions: list[Any] = []
@@ -186,8 +130,7 @@ class TaskTrainer(Trainer):
             )
             samples, items = [data.samples[row] for row in rows], [data.item(row) for row in rows]
             predictions += self.task.predict(outputs, samples, items)
-        metrics = {"loss": float(np.mean(losses)), **self.task.metrics(predictions, data.samples, last)}
-        return metrics, predictions
+        return predictions, float(np.mean(losses))
 
 
 def training_arguments(task: Task, arguments: FinetuneArguments, folder: Path) -> TrainingArguments:
@@ -218,16 +161,14 @@ def training_arguments(task: Task, arguments: FinetuneArguments, folder: Path) -
 
 
 def train(trainer: TaskTrainer, last: str | None = None) -> None:
-    """Trains; lack of memory is told in one line with a batch size to try."""
-    try:
+    """Trains.
+
+    Args:
+        trainer: of `Job.trainer`.
+        last: checkpoint to go on from.
+
+    Raises:
+        ValueError: out of memory, with what to try.
+    """
+    with memory_advice(trainer.task, trainer.arguments, trainer.checkpoints):
         trainer.train(resume_from_checkpoint=last)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate" not in str(error):
-            raise
-        arguments = trainer.arguments
-        smaller = max(arguments.batch_size // 2, 1)
-        raise ValueError(
-            f"out of memory with a batch of {arguments.batch_size} at {trainer.task.size[0]}x{trainer.task.size[1]} pixels: try "
-            f"--batch_size {smaller} --accumulation {arguments.accumulation * arguments.batch_size // smaller}, "
-            "or --gradient_checkpointing true"
-        ) from error

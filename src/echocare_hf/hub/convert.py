@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from ..files import readable_weights
 from ..model.configuration_echocare import EchoCareConfig
 from ..model.image_processing_pil_echocare import EchoCareImageProcessorPil
 from ..model.modeling_echocare import EchoCareForPreTraining, EchoCareModel
@@ -181,8 +182,7 @@ def file_to_folder(source: Path, target: Path, preset: str | None, say: Report, 
         weights = {name: tensor for name, tensor in model.state_dict().items() if name in state}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="50GB")
         EchoCareImageProcessorPil().save_pretrained(folder)
-        # safetensors makes its file readable by its owner alone; a result is for whoever may read its neighbours.
-        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+        readable_weights(folder)
         del model, weights
 
         step("comparing the result with the source")

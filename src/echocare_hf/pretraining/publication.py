@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 import echocare_hf
 from echocare_hf import EchoCareForPreTraining, EchoCareImageProcessorPil
-from echocare_hf.files import written_beside
+from echocare_hf.files import readable_weights, written_beside
 from echocare_hf.finetuning.card import licence_of
 
 from .preparation import Prepared
@@ -124,6 +124,7 @@ def save_model(
             partial.mkdir(parents=True)
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
+            readable_weights(partial)
             (partial / "README.md").write_text(_card(model, recipe, record), encoding="utf-8")
             (partial / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
