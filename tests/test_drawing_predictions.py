@@ -152,6 +152,12 @@ def test_prediction_and_reference_have_two_colours_and_several_classes_one_each(
     labels[:3] = 255
     picture = draw_masks(black(), labels, labels, class_names=["background", "nerve", "vessel", "bone"], side=256)
     assert [text for _, text, _ in texts] == ["nerve", "vessel", "reference"]
+    left, top, _, bottom = texts[-1][2]
+    swatch = np.asarray(picture)[200 + round(top) : 200 + round(bottom), round(left) - 30 : round(left) - 4].astype(
+        int
+    )
+    bright = swatch[(swatch.min(2) > 60) & (swatch.max(2) < 230)]
+    assert len(bright) and (bright.max(1) - bright.min(1)).max() < 30, "the swatch has the colour of one class"
     assert near(picture, PALETTE[0]).any() and near(picture, PALETTE[1]).any() and not near(picture, PALETTE[2]).any()
 
 

@@ -18,7 +18,7 @@ from echocare_hf.drawing_canvas import Canvas, Spacing, add_legend, check_image,
 from echocare_hf.drawing_charts import draw_scores, draw_values
 from echocare_hf.drawing_contours import mask_contours
 from echocare_hf.drawing_sheet import contact_sheet
-from echocare_hf.drawing_style import PALETTE, PREDICTION, REFERENCE, Colour
+from echocare_hf.drawing_style import NEUTRAL, PALETTE, PREDICTION, REFERENCE, Colour
 
 _ELLIPSE_POINTS = 180
 
@@ -37,7 +37,8 @@ def draw_masks(
 ) -> Image.Image:
     """Outlines of a segmentation, every class in its colour.
 
-    With one class, prediction and reference have two colours; with several, the reference has a lighter tone of its class's colour.
+    With one class, prediction and reference have two colours; with several, the reference has a lighter tone of its class's colour, and
+    stands in the legend as a dashed grey line.
 
     Args:
         image: the image.
@@ -75,7 +76,7 @@ def draw_masks(
     if single and reference is not None:
         entries = _two_colours()
     elif reference is not None and entries:
-        entries.append(("reference", lighter(entries[0][1], 0.5), True))
+        entries.append(("reference", NEUTRAL, True))
     return add_legend(canvas.picture, entries if legend else [], canvas.text_size)
 
 

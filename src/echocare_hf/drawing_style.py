@@ -20,6 +20,7 @@ PALETTE = (SKY_BLUE, ORANGE, GREEN, YELLOW, PURPLE, VERMILLION, BLUE)
 
 # What was found and what is known to be true, wherever the two stand side by side.
 PREDICTION, REFERENCE = ORANGE, SKY_BLUE
+NEUTRAL = (200, 200, 200)  # in a legend, for a line that may have any colour
 
 _SPELLED_OUT = str.maketrans(
     {"→": "->", "←": "<-", "–": "-", "—": "-", "−": "-", "×": "x", "µ": "u", "μ": "u", "²": "2", "³": "3"}

@@ -1,5 +1,6 @@
 """`read_labelled` on tables: what each task takes from the columns."""
 
+import json
 import math
 import pickle
 
@@ -10,6 +11,7 @@ from reading_helpers import make_dicom
 from reading_helpers import save as save_dicom
 
 from echocare_hf.data.labelled import Box, read_clip, read_image, read_labelled, read_mask, read_target_image
+from echocare_hf.data.labelled.options import ordered_by_number
 from echocare_hf.data.splits import split_by_group
 
 NAMES = [f"images/{index}.png" for index in range(6)]
@@ -38,6 +40,27 @@ def test_classes_are_sorted_by_the_numbers_in_them(folder):
     assert [data.class_names[sample.label] for sample in data.samples] == ["10", "2", "4A", "4B", "2", "10"]
     assert data.problem_type == "single_label_classification"
     assert data.class_counts() == {"2": 2, "4A": 1, "4B": 1, "10": 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["2", "3", "4A", "4b", "10"], True),
+        (["4", "4a", "4b", "5"], True),
+        (["BI-RADS 3", "bi-rads 4a", "BI-RADS 5"], True),
+        (["0.25", "0.5"], True),
+        (["0.5", "0.25"], False),
+        (["mild", "moderate", "none", "severe"], False),
+        (["2", "3", "normal"], False),
+        (["grade II", "grade III", "grade IV"], False),
+        (["grade 1", "stage 0"], False),
+        (["2 high", "2 low"], False),
+        (["-1", "-2"], False),
+        (["-1", "0", "1"], False),
+    ],
+)
+def test_names_whose_numbers_tell_their_order(names, ordered):
+    assert ordered_by_number(names) is ordered
 
 
 def test_samples_read_back_the_pixels_that_were_saved(folder):
@@ -70,6 +93,41 @@ def test_several_label_columns_are_findings(folder):
     assert data.problem_type == "multi_label_classification"
     assert [sample.label for sample in data.samples] == [(0, 0), (1, 1), (1, 0), (0, 1), (1, 1), (0, 0)]
     assert data.class_counts() == {"effusion": 3, "nodule": 3}
+
+
+def test_findings_that_are_not_known_leave_the_others(folder):
+    table(folder, effusion=[0, "", 1, "n/a", 1, 0], nodule=["no", "yes", -1, "", "yes", "no"])
+    data = read_labelled(folder, "classification", label=["effusion", "nodule"])
+    assert [sample.name for sample in data.samples] == [name for name in NAMES if name != "images/3.png"]
+    assert [sample.label for sample in data.samples] == [(0, 0), (-1, 1), (1, -1), (1, 1), (0, 0)]
+    assert data.class_counts() == {"effusion": 2, "nodule": 2}
+    assert "1 of 6 images have no known finding" in data.problems[0] and "images/3.png" in data.problems[0]
+    assert "of 5 images, some do not tell all findings" in data.problems[1]
+    assert "(effusion in 1, nodule in 1)" in data.problems[1]
+
+
+def test_findings_of_a_clip_may_stand_at_any_of_its_frames(folder):
+    table(folder, clip=list("xxxyyy"), effusion=[1, "", "", 0, "", 0], nodule=["", 0, "", "", "", 1])
+    data = read_labelled(folder, "video", label=["effusion", "nodule"])
+    assert [sample.label for sample in data.samples] == [(1, 0), (0, 1)]
+
+
+def test_an_unknown_finding_contradicts_no_image_of_the_same_pixels(folder):
+    for index in (1, 3):
+        save(folder / NAMES[index], picture(index - 1))
+    table(folder, effusion=[1, "", 1, 0, 1, 0], nodule=[0, 0, 1, 1, 1, 0])
+    data = read_labelled(folder, "classification", label=["effusion", "nodule"])
+    told = [problem for problem in data.problems if "not the same label" in problem]
+    assert len(told) == 1 and "images/2.png" in told[0] and "images/3.png" in told[0]
+
+
+def test_lists_of_names_are_findings(folder):
+    cells = [["nodule", "effusion"], [], ["nodule"], None, ["effusion"], []]
+    rows = [{"file_name": name, "labels": cell} for name, cell in zip(NAMES, cells, strict=True)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = read_labelled(folder, "classification")
+    assert data.multi_label and data.class_names == ("effusion", "nodule")
+    assert [sample.label for sample in data.samples] == [(1, 1), (0, 0), (0, 1), (1, 0), (0, 0)]
 
 
 def test_semicolons_tabs_and_a_byte_order_mark_are_understood(folder):
@@ -133,6 +191,31 @@ def test_what_mask_values_mean(folder, values, stated, class_names, mask_values)
     assert np.array_equal(read_mask(data.samples[1], data.mask_values), expected)
 
 
+@pytest.mark.parametrize(
+    ("of_masks", "told"),
+    [
+        ([(128, 255)] * 6, ["255 taken as not labelled in 6 of 6 masks", "--mask_values 128=NAME1 255=NAME2"]),
+        ([(1,), (255,)] * 3, ["in 3 of 6 masks", "if 1 and 255 mean the same: --mask_values 1=NAME 255=NAME"]),
+        ([(1,), (2,), (255,)] * 2, ["in 2 of 6 masks", "--mask_values 1=NAME1 2=NAME2 255=NAME3"]),
+    ],
+)
+def test_255_that_may_be_a_class_is_named(folder, of_masks, told):
+    for index, values in enumerate(of_masks):
+        parts = [
+            square_mask(value, box=(3 + 20 * place, 5, 20 + 20 * place, 25)) for place, value in enumerate(values)
+        ]
+        save(folder / f"masks/{index}.png", sum(parts))
+    table(folder, mask=[f"masks/{index}.png" for index in range(6)], patient=[1, 2, 3, 4, 5, 6])
+    data = read_labelled(folder, "segmentation")
+    (problem,) = data.problems
+    assert "metadata.csv: 255 taken" in problem and all(words in problem for words in told)
+    # What the line proposes ends it.
+    proposed = problem.rpartition("--mask_values ")[2].split()
+    stated = read_labelled(folder, "segmentation", mask_values=proposed)
+    assert stated.problems == () and 255 not in stated.mask_values.values()
+    assert read_labelled(folder, "segmentation", mask_values=[*proposed[:-1], "255=ignore"]).problems == ()
+
+
 def test_colours_are_classes(folder):
     for index in range(6):
         colour = np.zeros((40, 48, 3), np.uint8)
@@ -152,9 +235,14 @@ def test_jpeg_masks_are_cut_at_the_middle(folder):
     for index in range(6):
         save(folder / f"masks/{index}.jpg", square_mask(255))
     table(folder, mask=[f"masks/{index}.jpg" for index in range(6)])
-    data = read_labelled(folder, "segmentation", mask_values="threshold")
-    assert data.class_names == ("background", "foreground")
-    assert np.mean(read_mask(data.samples[0], data.mask_values) != square_mask(1)) < 0.01
+    with pytest.raises(
+        ValueError, match="saved as JPEG: --mask_values threshold"
+    ):  # not a class for each blurred value
+        read_labelled(folder, "segmentation")
+    for stated in ("threshold", ["threshold"]):  # the list is what a command line gives
+        data = read_labelled(folder, "segmentation", mask_values=stated)
+        assert data.class_names == ("background", "foreground")
+        assert np.mean(read_mask(data.samples[0], data.mask_values) != square_mask(1)) < 0.01
 
 
 def test_classes_that_were_looked_for_are_kept(folder):
@@ -222,6 +310,7 @@ def test_keypoints_and_their_pairs(folder):
     data = read_labelled(folder, "keypoints", keypoint_pairs=[("left", "right")])
     assert data.keypoint_names == ("left", "right")
     assert data.keypoint_pairs == ((0, 1),)
+    assert read_labelled(folder, "keypoints", keypoint_pairs=["left=right"]) == data
     assert data.samples[0].keypoints == ((1.5, 1.5), (9.5, 8.5))
     assert all(math.isnan(value) for value in data.samples[2].keypoints[0])
     assert data.samples[2].keypoints[1] == (9.5, 8.5)
@@ -283,6 +372,28 @@ def test_the_group_is_the_patient_else_a_pattern_else_the_sequence(folder):
     assert [sample.group for sample in data.samples] == ["1", "s", "2", "2", "3", "3"]
     data = read_labelled(folder, "classification", group_pattern=r"images/([01])")
     assert [sample.group for sample in data.samples] == ["0", "1", None, None, None, None]
+
+
+def test_images_of_which_no_patient_is_known_are_named(folder):
+    table(folder, label=list("aabbab"), who=list("112233"))
+    (problem,) = read_labelled(folder, "classification").problems
+    assert "metadata.csv: no patients found: images are split one by one" in problem
+    assert "--group," in problem and r"--group_pattern '(P\d+)_'" in problem
+    assert read_labelled(folder, "classification", group="who").problems == ()
+    (problem,) = read_labelled(folder, "classification", group_pattern=r"images/([01])").problems
+    assert "4 of 6 images have no group (first images/2.png) and are split one by one" in problem
+    table(folder, label=list("aabbab"), split=["train", "train", "val", "val", "test", "test"])
+    assert read_labelled(folder, "classification").problems == ()  # nothing is dealt out
+
+
+def test_classes_that_differ_by_upper_case_alone_are_named(folder):
+    table(
+        folder, label=["Benign", "benign ", "malignant", "BI-RADS 4", "BI-RADS  4", "malignant"], patient=[*"123456"]
+    )
+    data = read_labelled(folder, "classification")
+    assert data.class_names == ("Benign", "benign", "BI-RADS 4", "BI-RADS  4", "malignant")  # the same in every run
+    assert len(data.problems) == 2 and all("metadata.csv: " in problem for problem in data.problems)
+    assert any("'Benign' and 'benign' are different classes" in problem for problem in data.problems)
 
 
 def test_licences_and_groups_come_from_an_index_one_folder_up(tmp_path):

@@ -68,9 +68,21 @@ def test_a_file_that_is_no_table(folder):
 def test_several_tables_without_a_main_one(folder):
     table(folder, "one.csv", label=list("ababab"))
     table(folder, "two.csv", label=list("bababa"))
-    refused(r"holds the tables one.csv, two.csv; say with metadata", folder, "classification")
+    refused(r"holds the tables one.csv, two.csv; say with --metadata", folder, "classification")
     assert read_labelled(folder, "classification", metadata="two.csv").samples[0].label == 1
     refused("metadata names a file", folder, "classification", metadata="three.csv", error=FileNotFoundError)
+
+
+def test_an_image_that_is_not_there_names_the_nearest_that_no_row_has(folder):
+    (folder / "3.png").rename(folder / "patient3_left.png")
+    labels = {"label": list("ababab")}
+    table(folder, **labels)
+    content = (folder / "metadata.csv").read_text().replace("3.png", "patient_3_left.png")
+    (folder / "metadata.csv").write_text(content)
+    data = read_labelled(folder, "classification")
+    assert len(data) == 5
+    assert "patient_3_left.png: there is no such file" in data.problems[0]
+    assert "(the nearest name is patient3_left.png)" in data.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +142,7 @@ def test_a_table_that_does_not_serve_the_task(folder, task, match):
 
 
 def test_two_numeric_columns_leave_a_choice(folder):
-    message = refused("name it with target", table(folder, age=range(6), weight=range(6)), "regression")
+    message = refused("name it with --target", table(folder, age=range(6), weight=range(6)), "regression")
     assert "age, weight" in message
 
 
@@ -141,7 +153,7 @@ def test_labels_that_are_not_in_the_class_list(folder):
         "classification",
         classes=["a", "b"],
     )
-    assert "add them to classes" in message
+    assert "add them to --classes" in message
 
 
 def test_two_labels_for_one_image(folder):
@@ -197,10 +209,10 @@ def test_a_damaged_file_in_the_middle_is_left_out_and_named(folder):
     (folder / "4.png").unlink()
     data = read_labelled(folder, "classification")
     assert [sample.name for sample in data.samples] == ["0.png", "1.png", "2.png", "5.png"]
-    assert len(data.problems) == 2
+    assert len(data.problems) == 3 and "no patients found" in data.problems[2]
     assert f"{folder / '3.png'}: is a damaged or cut-short image" in data.problems[0]
     assert f"{folder / '4.png'}: there is no such file" in data.problems[1]
-    assert all(problem.endswith("; left out") and "\n" not in problem for problem in data.problems)
+    assert all(problem.endswith("; left out") and "\n" not in problem for problem in data.problems[:2])
     refused(r"3.png: is a damaged .* \(2 such files\)", folder, "classification", strict=True)
 
 
@@ -243,13 +255,22 @@ def test_mask_values_that_are_not_in_the_label_map(folder):
     assert "mask_values" in message
 
 
+def test_folders_of_masks_by_other_names_list_the_usual_ones(tmp_path):
+    for index in range(3):
+        save(tmp_path / f"Bilder/{index}.png", picture(index))
+        save(tmp_path / f"Masken/{index}.png", square_mask())
+    message = refused("no masks lie", tmp_path, "segmentation")
+    assert "in a folder called masks, mask, labels" in message
+    assert "there are Bilder, Masken" in message and "images to one of images, image" in message
+
+
 def test_a_class_that_no_mask_shows(folder):
     refused("no mask shows the class vessel", masked(folder), "segmentation", mask_values={1: "nerve", 2: "vessel"})
 
 
 def test_masks_that_are_pictures(folder):
     message = refused(
-        "name those that are classes with mask_values", masked(folder, mask_1=picture(9)), "segmentation"
+        "name those that are classes, such as --mask_values 1=nerve", masked(folder, mask_1=picture(9)), "segmentation"
     )
     assert "1.png: has the mask values" in message
 
@@ -262,7 +283,36 @@ def test_empty_masks(folder):
     )
 
 
-@pytest.mark.parametrize("mask_values", ["cut", ["nerve"], {"red": "x"}, []])
+def test_lists_that_are_not_of_names(folder):
+    cells = [[1, 0], [0, 1], [1, 1], [0, 0], [0, 1], [1, 0]]
+    rows = [{"file_name": name, "labels": cell} for name, cell in zip(NAMES, cells, strict=True)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    refused("0.png has \\[1, 0\\] in the column labels; write a list of the names", folder, "classification")
+
+
+def test_lists_that_name_nothing(folder):
+    rows = [{"file_name": name, "labels": []} for name in NAMES]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    refused("no list of the column labels names a finding", folder, "classification")
+
+
+def test_findings_of_a_clip_that_contradict_each_other(folder):
+    table(folder, clip=list("xxxyyy"), cyst=[1, "", 0, 0, 0, 0], nodule=[1] * 6)
+    refused("sequence x: its frames have more than one label", folder, "video", label=["cyst", "nodule"])
+
+
+def test_a_finding_that_is_known_nowhere(folder):
+    table(folder, cyst=[""] * 6, nodule=[1, 0] * 3)
+    refused("no image of class cyst can be used", folder, "classification", label=["cyst", "nodule"])
+
+
+@pytest.mark.parametrize("pairs", ["a=b", ["a"], ["a=b=c"], ["a="], ["a=a"], [("a", "b", "c")]])
+def test_keypoint_pairs_that_are_none(folder, pairs):
+    table(folder, a_x=[9] * 6, a_y=[9] * 6, b_x=[5] * 6, b_y=[5] * 6)
+    refused("keypoint_pairs", folder, "keypoints", keypoint_pairs=pairs)
+
+
+@pytest.mark.parametrize("mask_values", ["cut", ["nerve"], ["threshold", "1=nerve"], {"red": "x"}, []])
 def test_mask_values_that_cannot_be_understood(folder, mask_values):
     refused("mask_values", masked(folder), "segmentation", mask_values=mask_values)
 
@@ -274,7 +324,7 @@ def test_a_group_in_two_splits(folder):
     message = refused(
         r"the group 1 stands in train \(0.png\) and test \(1.png\), as do 1 others", folder, "classification"
     )
-    assert "split='ignore'" in message
+    assert "--split ignore" in message
     assert len(read_labelled(folder, "classification", split="ignore")) == 6
 
 
@@ -300,14 +350,43 @@ def test_boxes_that_cannot_be(folder, cells, match):
 def test_keypoints_that_cannot_be(folder):
     table(folder, a_x=[1] * 6, a_y=["", *[1] * 5], b_x=[0.5] * 6, b_y=[0.5] * 6)
     refused("0.png, keypoint a: has one of its two coordinates only", folder, "keypoints")
-    refused("there are no columns 'c_x' and 'c_y'", folder, "keypoints", keypoints=["c"])
+    message = refused("there are no columns 'c_x' and 'c_y' for --keypoints c", folder, "keypoints", keypoints=["c"])
+    assert message.endswith("the landmarks are a, b")
     refused("keypoint_pairs names 'c'", folder, "keypoints", keypoints=["b"], keypoint_pairs=[("b", "c")])
     table(folder, a_x=[0.1] * 6, a_y=[0.2] * 6, b_x=[0.5] * 6, b_y=[0.5] * 6)
     refused("look like shares of the image", folder, "keypoints")
 
 
 def test_a_value_that_is_no_number(folder):
-    refused("'high' is not a number", table(folder, ef=["high"] * 6), "regression", target="ef")
+    table(folder, ef=["high", 55, 50, 60, 45, "61,5"])
+    refused("0.png, column ef: 'high' is not a number; correct the cell", folder, "regression", target="ef")
+    table(folder, ef=[40, 55, 50, 60, 45, "61,5"])
+    refused("5.png, column ef: '61,5' is not a number; write it with a point, 61.5", folder, "regression", target="ef")
+
+
+def test_words_are_no_measured_values(folder):
+    message = refused(
+        "the column label holds no numbers but benign, malignant",
+        table(folder, label=["malignant", "benign", ""] * 2),
+        "regression",
+        target="label",
+    )
+    assert "metadata.csv" in message and "classification --label label" in message
+
+
+def test_measured_values_are_no_classes(tmp_path):
+    names = [f"{index:02}.png" for index in range(39)]
+    save_pictures(tmp_path, names)
+    rows = [{"file_name": name, "hc_mm": f"{70 + 3.3 * index:.1f}"} for index, name in enumerate(names)]
+    write_csv(tmp_path / "metadata.csv", rows)
+    message = refused("hc_mm holds 39 different numbers in 39 images", tmp_path, "classification", label="hc_mm")
+    assert "metadata.csv" in message and "regression --target hc_mm" in message
+    assert read_labelled(tmp_path, "regression", target="hc_mm").samples[1].targets == {"hc_mm": 73.3}
+    # As classes if the user says so, or if they come again and again.
+    stated = [row["hc_mm"] for row in rows]
+    assert len(read_labelled(tmp_path, "classification", label="hc_mm", classes=stated).class_names) == 39
+    write_csv(tmp_path / "metadata.csv", [row | {"hc_mm": index % 13} for index, row in enumerate(rows)])
+    assert len(read_labelled(tmp_path, "classification", label="hc_mm").class_names) == 13
 
 
 def test_a_label_that_changes_within_a_clip(folder):
@@ -352,7 +431,7 @@ def test_look_alikes_that_are_labelled_differently(folder):
     brighter = np.minimum(picture(0).astype(int) + 3, 255).astype(np.uint8)
     save(folder / "1.png", brighter)
     data = read_labelled(table(folder, label=list("ababab")), "classification")
-    assert len(data.problems) == 1
+    assert len(data.problems) == 2
     assert (
         "1 pairs of images look the same but have different labels, first 0.png (a) and 1.png (b)" in data.problems[0]
     )

@@ -306,6 +306,17 @@ def test_a_saved_data_set(tmp_path, dataset):
     assert [sample.targets["ef"] for sample in values.samples] == [50, 60, 70]
 
 
+def test_lists_of_classes_are_findings(tmp_path):
+    columns = {"image": [Image.fromarray(picture(index)) for index in range(4)], "labels": [[2, 0], [], None, [2]]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "labels": datasets.List(datasets.ClassLabel(names=["wart", "mole", "cyst"]))}
+    )
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "saved")
+    data = read_labelled(tmp_path / "saved", "classification")
+    assert data.class_names == ("wart", "cyst")  # in the order that the data set states
+    assert [sample.label for sample in data.samples] == [(1, 1), (0, 0), (0, 1)]
+
+
 def test_splits_of_a_saved_data_set(tmp_path, dataset):
     parts = datasets.DatasetDict({"train": dataset.select([0, 1]), "test": dataset.select([2, 3])})
     parts.save_to_disk(tmp_path / "saved")

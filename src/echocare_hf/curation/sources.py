@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from echocare_hf.data.labelled.folder import IMAGE_FORMATS
+from echocare_hf.data.labelled.pixels import has_dicom_preamble
 from echocare_hf.data.labelled.table import IMAGE_COLUMNS, Row, Table, is_blank, read_table, text
 
 from .archives import is_archive
@@ -122,19 +123,11 @@ def sort_by_type(files: list[FoundFile]) -> tuple[list[FoundFile], list[FoundFil
         suffix = Path(file.name).suffix.lower()
         if suffix in _MANIFESTS or is_side_car(file.name):
             tables.append(file)
-        if file.name.lower().endswith(_SUFFIXES) or (suffix not in _TABLES and _has_dicom_preamble(file.path)):
+        if file.name.lower().endswith(_SUFFIXES) or (suffix not in _TABLES and has_dicom_preamble(file.path)):
             images.append(file)
         else:
             drops.append(drop_file(file, "discover", "not_an_image", suffix))
     return images, tables, drops
-
-
-def _has_dicom_preamble(path: str) -> bool:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False  # a file that cannot be opened is counted as no image, with its name in the index
 
 
 def _name_of(place: str) -> str:

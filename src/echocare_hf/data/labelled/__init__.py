@@ -32,7 +32,15 @@ from .record import (
     Task,
 )
 from .samples import draft_samples
-from .table import IMAGE_COLUMNS, METADATA_NAMES, Table, add_side_tables, read_table
+from .table import (
+    IMAGE_COLUMNS,
+    METADATA_NAMES,
+    TABLE_FORMATS,
+    Table,
+    add_side_tables,
+    files_with_suffix,
+    read_table,
+)
 
 __all__ = [
     "IGNORE_INDEX",
@@ -77,7 +85,8 @@ def read_labelled(data: str | os.PathLike[str], task: Task, **options: Any) -> L
     Args:
         data: folder, file, or Hub id.
         task: what the data shall be used for, one of `TASKS`.
-        label: column of classes; several columns of 0 and 1 are findings that may occur together.
+        label: column of classes; several columns of 0 and 1 are findings that may occur together, not known where a cell is empty or -1;
+            so is a column of lists of their names (jsonl, `datasets`).
         classes: the classes in their order (for ordinal ones), and no others. Else sorted, numbers by value.
         one_class: detection: the name of the one class that all boxes belong to.
         group: column of what must stay together in a split.
@@ -86,10 +95,10 @@ def read_labelled(data: str | os.PathLike[str], task: Task, **options: Any) -> L
         image: column of images.
         mask: column of masks.
         mask_values: what the values of masks mean: `{1: "nerve", 255: "ignore"}`, or `["1=nerve", "#ff0000=vessel"]`; 0 is background. Or
-            "threshold" for masks of one class that were saved as JPEG.
+            "threshold" (or `["threshold"]`) for masks of one class that were saved as JPEG.
         target: column or columns of measured values; for "video", this makes it a regression.
         keypoints: names of the landmarks; all `<name>_x`, `<name>_y` if not given.
-        keypoint_pairs: pairs of names of landmarks whose order has no meaning.
+        keypoint_pairs: pairs of names of landmarks whose order has no meaning: `[("left", "right")]`, or `["left=right"]`.
         first_pixel: whether coordinates in a table count from the "centre" or the outer "edge" of the first pixel. If not given: landmarks
             and OpenCV's ellipses (`axis1`, `axis2`) from the centre, everything else from the edge.
         sequence: column of the clip that a frame belongs to.
@@ -104,7 +113,8 @@ def read_labelled(data: str | os.PathLike[str], task: Task, **options: Any) -> L
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
-        ValueError: if the data does not serve the task or contradicts itself, in one line that names the file and the cure.
+        ValueError: if the data does not serve the task or contradicts itself, in one line that names the file and the cure. Messages write
+            these arguments as the command line of fine-tuning does: `--mask_values 1=nerve` is `mask_values=["1=nerve"]`.
         ImportError: if a file needs an extra that is not installed.
     """
     if task not in TASKS:
@@ -125,25 +135,32 @@ def open_table(data: str | os.PathLike[str], options: Options) -> Table:
     if options.metadata is not None:
         if not (path / options.metadata).is_file():
             raise FileNotFoundError(
-                f"{path / options.metadata}: there is no such file; metadata names a file in {path}"
+                f"{path / options.metadata}: there is no such file; --metadata names a file in {path}"
             )
         return _open_file(path / options.metadata, path)
     if is_saved_dataset(path):
         return table_from_saved(path)
+    tables = files_with_suffix(path, *TABLE_FORMATS)
     for name in METADATA_NAMES:
-        if (path / name).is_file():
-            return _open_file(path / name)
+        if named := _named(tables, name):
+            return _open_file(named)
     if files := find_coco(path):
         return table_from_coco(files, path)
     if files := find_parquet(path):
         return table_from_parquet(files, path)
-    tables = [table for table in sorted(path.glob("*.csv")) if _lists_images(table)]
-    chosen = next((table for table in tables if table.name == "index.csv"), tables[0] if len(tables) == 1 else None)
-    if chosen is None and len(tables) > 1:
+    listing = [table for table in tables if _lists_images(table)]
+    listing = [table for table in listing if table.suffix.lower() == ".csv"] or listing
+    chosen = _named(listing, "index.csv") or (listing[0] if len(listing) == 1 else None)
+    if chosen is None and len(listing) > 1:
         raise ValueError(
-            f"{path}: holds the tables {', '.join(table.name for table in tables)}; say with metadata which one lists the images"
+            f"{path}: holds the tables {', '.join(table.name for table in listing)}; say with --metadata which one lists the images"
         )
     return table_from_folder(path) if chosen is None else _open_file(chosen)
+
+
+def _named(files: list[Path], name: str) -> Path | None:
+    """The first file of a name in any case."""
+    return next((file for file in files if file.name.lower() == name), None)
 
 
 def _lists_images(path: Path) -> bool:
@@ -159,12 +176,12 @@ def _open_file(path: Path, root: Path | None = None) -> Table:
         return table_from_coco([path], root or path.parent)
     if suffix == ".parquet":
         return table_from_parquet([path], path.parent)
-    if suffix not in (".csv", ".tsv", ".jsonl"):
+    if suffix not in (*TABLE_FORMATS, ".txt"):  # Excel's "Unicode text" ends with .txt
         raise ValueError(f"{path}: is no table of labels; give a folder, a csv, tsv, jsonl, COCO json or parquet file")
     table = read_table(path)
     if root is not None:
         table.root = root
-    if path.name != "index.csv":  # an index lists whole data sets, whose tables are not its side tables
+    if path.name.lower() != "index.csv":  # an index lists whole data sets, whose tables are not its side tables
         add_side_tables(table, path)
         add_index(table, path.parent)
     return table

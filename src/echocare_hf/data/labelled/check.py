@@ -1,7 +1,7 @@
 """The look at every file before training: what cannot be read is left out and named, what contradicts itself is refused."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ def check(draft: Draft, strict: bool) -> LabelledData:
         failures += reasons
         if checked is not None:
             samples.append(checked)
-    failures = list(dict.fromkeys(failures))
+    failures = [_with_nearest(reason, draft.nearest) for reason in dict.fromkeys(failures)]
     if failures and (strict or not samples):
         others = f" ({len(failures)} such files)" if len(failures) > 1 else ""
         raise ValueError(f"{failures[0]}{others}")
@@ -86,6 +86,12 @@ def check(draft: Draft, strict: bool) -> LabelledData:
         if not failures:
             raise
         raise ValueError(f"{error} ({len(failures)} files could not be read, first {failures[0]})") from error
+
+
+def _with_nearest(reason: str, nearest: Mapping[str, str]) -> str:
+    """Why a file cannot be used, with the name that is most like it if it is not there."""
+    path = reason.partition(": there is no such ")[0]
+    return f"{reason} (the nearest name is {nearest[path]})" if path in nearest else reason
 
 
 def _key(source: ImageSource, sample: Sample) -> tuple[str, int | None]:

@@ -8,15 +8,14 @@ from typing import Any
 from .folder import split_name
 from .options import IGNORED
 from .record import IGNORE_INDEX, DrawnMask
-from .table import Row, Table
+from .table import Row, Table, files_with_suffix
 
 _PARTS = ("images", "annotations", "categories")
 
 
 def find_coco(folder: Path) -> list[Path]:
     """The COCO files in a folder and its direct subfolders, in alphabetical order."""
-    found = sorted(path for path in [*folder.glob("*.json"), *folder.glob("*/*.json")] if path.is_file())
-    return [path for path in found if _looks_like_coco(path)]
+    return [path for path in files_with_suffix(folder, ".json", below=True) if _looks_like_coco(path)]
 
 
 def _looks_like_coco(path: Path) -> bool:

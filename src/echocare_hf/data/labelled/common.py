@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from .folder import MaskFinder, find_images, split_name
+from .folder import IMAGE_FORMATS, MaskFinder, find_images, split_name
 from .known import known_group, known_set
 from .options import Options
-from .pixels import CINE_FORMATS
+from .pixels import may_be_cine
 from .record import ImageSource, RowReference, Sample, SplitName
 from .table import (
     FRAME_COLUMNS,
@@ -31,11 +32,25 @@ INDEX_LICENCE, INDEX_GROUP = "licence in index.csv", "group in index.csv"
 """Columns that `add_index` makes of what it finds one folder up."""
 
 
+MOST_NEAREST = 20
+"""For so many files that are not there the nearest name is looked up; more would not be read."""
+
+
 class Files:
-    """Finds the files that a table names, below one folder."""
+    """Finds the files that a table names, below one folder.
+
+    Args:
+        root: the folder; None where images are no files.
+
+    Attributes:
+        respelled: name in the table to the file that was taken for it, where only upper case or the suffix differ.
+    """
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
+        self.respelled: dict[str, Path] = {}
+        self._taken: set[Path] = set()
+        self._missing: dict[str, Path] = {}
 
     @cached_property
     def _everything(self) -> list[Path]:
@@ -49,24 +64,66 @@ class Files:
         return found
 
     @cached_property
+    def _by_spelling(self) -> dict[tuple[str, bool], list[Path]]:
+        """Files by their name in lower case, with and without suffix, and whether they are masks."""
+        found: dict[tuple[str, bool], list[Path]] = {}
+        for path in self._everything:
+            for name in {path.name.lower(), _stem(path.name).lower()}:
+                found.setdefault((name, path in self.masks.masks), []).append(path)
+        return found
+
+    @cached_property
     def masks(self) -> MaskFinder:
         """Finds masks by the names of files."""
         assert self.root is not None
         return MaskFinder(self.root, self._everything)
 
-    def source(self, cell: Any) -> ImageSource:
-        """The image that a cell stands for: a row of a data set as it is, else the path of a file.
+    def source(self, cell: Any, mask: bool = False) -> ImageSource:
+        """The image, or the mask, that a cell stands for: a row of a data set as it is, else the path of a file.
 
-        A file that is not where the table says is searched by its name below the folder, and taken if there is only one.
+        A file that is not where the table says is searched by its name below the folder, then by its name without regard to case,
+        then without suffix, and taken if there is only one.
         """
         if isinstance(cell, RowReference):
             return cell
         path = Path(self.relative(cell))
         if self.root is not None and not path.is_absolute():
             path = self.root / path
-        if not path.exists() and len(same_name := self._by_name.get(path.name, [])) == 1:
-            path = same_name[0]
+        if not path.exists() and self.root is not None:
+            path = self._search(path, self.relative(cell), mask)
+        self._taken.add(path)
         return str(path)
+
+    def _search(self, path: Path, written: str, mask: bool) -> Path:
+        same_name = self._by_name.get(path.name, [])
+        if len(same_name) == 1:
+            return same_name[0]
+        for name in (path.name.lower(), _stem(path.name).lower()):
+            alike = self._by_spelling.get((name, mask), [])
+            beside = [other for other in alike if str(other.parent).lower() == str(path.parent).lower()]
+            for found in (beside, alike):
+                if len(found) == 1:
+                    self.respelled[written] = found[0]
+                    return found[0]
+        self._missing[str(path)] = path
+        return path
+
+    def nearest(self) -> dict[str, str]:
+        """Path that is not there to the most similar name of a file that nothing else stands for, for the first `MOST_NEAREST` of them."""
+        missing = list(self._missing.items())[:MOST_NEAREST]
+        free = sorted({path.name for path in self._everything if path not in self._taken}) if missing else []
+        found = ((name, get_close_matches(path.name, free, 1)) for name, path in missing)
+        return {name: nearest[0] for name, nearest in found if nearest}
+
+    def notes(self) -> list[str]:
+        """A line on the files that the table writes otherwise than they are called, if there are any."""
+        if not self.respelled:
+            return []
+        written, path = next(iter(self.respelled.items()))
+        return [
+            f"{self.root}: {len(self.respelled)} files are called otherwise than the table says and were taken by their like, first "
+            f"{path.name} for {written}; correct the table if one is wrong"
+        ]
 
     @staticmethod
     def relative(cell: Any) -> str:
@@ -129,7 +186,12 @@ def common_samples(entries: Entries, files: Files, options: Options) -> list[Sam
 
 def is_cine(images: Sequence[ImageSource]) -> bool:
     """Whether images are one file that may hold a whole cine loop."""
-    return len(images) == 1 and isinstance(images[0], str) and images[0].lower().endswith(CINE_FORMATS)
+    return len(images) == 1 and isinstance(images[0], str) and may_be_cine(images[0])
+
+
+def _stem(name: str) -> str:
+    """A file name without the suffix of an image, if it has one: what else follows a point belongs to the name."""
+    return PurePath(name).stem if name.lower().endswith(IMAGE_FORMATS) else name
 
 
 def entry_name(entries: Entries, index: int) -> str:
@@ -149,7 +211,9 @@ def _groups(entries: Entries, names: Sequence[str], files: Files, options: Optio
     if options.group_pattern is not None:
         matches = [re.search(options.group_pattern, name) for name in names]
         if not any(matches):
-            raise ValueError(f"{table.source}: group_pattern {options.group_pattern!r} fits no file, not {names[0]!r}")
+            raise ValueError(
+                f"{table.source}: --group_pattern {options.group_pattern!r} fits no file, such as {names[0]!r}; correct it"
+            )
         return [None if match is None else "/".join(part for part in match.groups() if part) for match in matches]
     patients = entries.first(entries.find(PATIENT_COLUMNS))
     sequences = entries.first(sequence_column(entries))
@@ -181,7 +245,7 @@ def _splits(entries: Entries, names: Sequence[str], options: Options) -> list[Sp
         split = None if value is None else split_name(text(value))
         if split is None and not is_blank(value):
             raise ValueError(
-                f"{entries.table.source}: {name} has the split {value!r}; write train, validation or test, or pass split='ignore'"
+                f"{entries.table.source}: {name} has the split {value!r}; write train, validation or test, or pass --split ignore"
             )
         splits.append(split)
     return splits if len(set(splits) - {None}) > 1 else [None] * len(entries)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .findings import contradict
 from .fingerprint import NEAR_DISTANCE, near_pairs
 from .record import LabelledData, Sample
 
@@ -17,7 +18,7 @@ def check_consistency(data: LabelledData) -> LabelledData:
 
     Returns:
         The data with further problems: images with equal pixels (or, where there are no groups, of equal looks) that have different
-        labels, and images with equal pixels in different splits.
+        labels, images with equal pixels in different splits, and images of which nothing says what patient they are of.
 
     Raises:
         ValueError: if there is one example only, one class only, a class without examples, a group in two splits, or a box or
@@ -31,7 +32,7 @@ def check_consistency(data: LabelledData) -> LabelledData:
     _check_splits(data)
     for sample in data.samples:
         _check_places(sample)
-    return replace(data, problems=(*data.problems, *_same_pixels(data), *_same_looks(data)))
+    return replace(data, problems=(*data.problems, *_same_pixels(data), *_same_looks(data), *_without_groups(data)))
 
 
 def _check_classes(data: LabelledData) -> None:
@@ -59,8 +60,8 @@ def _check_splits(data: LabelledData) -> None:
         group, where = next(iter(torn.items()))
         examples = " and ".join(f"{split} ({name})" for split, name in where.items())
         raise ValueError(
-            f"{data.source}: the group {group} stands in {examples}, as do {len(torn) - 1} others; correct the split column, or pass "
-            "split='ignore' to split anew"
+            f"{data.source}: the group {group} stands in {examples}, as do {len(torn) - 1} others; correct the split column, or "
+            "split anew: --split ignore"
         )
 
 
@@ -90,7 +91,7 @@ def _same_pixels(data: LabelledData) -> list[str]:
     for samples in same.values():
         first, *others = samples.values()
         for other in others:
-            if first.label != other.label and len(first.images) == len(other.images) == 1:
+            if contradict(first.label, other.label) and len(first.images) == len(other.images) == 1:
                 names = [
                     data.class_names[sample.label] if isinstance(sample.label, int) else str(sample.label)
                     for sample in (first, other)
@@ -121,4 +122,19 @@ def _same_looks(data: LabelledData) -> list[str]:
     first = " and ".join(f"{sample.name} ({data.class_names[int(sample.label)]})" for sample in torn[0])  # type: ignore[arg-type]
     return [
         f"{data.source}: {len(torn)} pairs of images look the same but have different labels, first {first}; look at them"
+    ]
+
+
+def _without_groups(data: LabelledData) -> list[str]:
+    """A note on samples that a split deals out one by one, since neither a group nor the data's own split keeps them together."""
+    alone = [sample for sample in data.samples if sample.group is None and sample.split is None]
+    if not alone:
+        return []
+    what = "clips" if data.task == "video" else "images"
+    some = f"no patients found: {what}"
+    if len(alone) < len(data.samples):
+        some = f"{len(alone)} of {len(data.samples)} {what} have no group (first {alone[0].name}) and"
+    return [
+        f"{data.source}: {some} are split one by one, and figures are too good where a patient has several; name the column with "
+        "--group, or the part of file names with --group_pattern '(P\\d+)_'"
     ]

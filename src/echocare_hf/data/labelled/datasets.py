@@ -5,7 +5,7 @@ from typing import Any
 
 from .folder import split_name
 from .record import RowReference
-from .table import LABEL_COLUMNS, MASK_COLUMNS, Row, Table
+from .table import LABEL_COLUMNS, MASK_COLUMNS, Row, Table, files_with_suffix
 
 _ANNOTATION_COLUMNS = (*MASK_COLUMNS, *LABEL_COLUMNS, "annotation")
 
@@ -19,7 +19,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 def find_parquet(folder: Path) -> list[Path]:
     """The parquet files in a folder and its direct subfolders, in alphabetical order."""
-    return sorted([*folder.glob("*.parquet"), *folder.glob("*/*.parquet")])
+    return files_with_suffix(folder, ".parquet", below=True)
 
 
 def table_from_saved(folder: Path) -> Table:
@@ -110,6 +110,9 @@ def _rows(dataset: Any, split: str | None, source: str, table: Table) -> list[Ro
         if isinstance(feature, ClassLabel):
             cells[name] = [None if value is None or value < 0 else feature.int2str(value) for value in cells[name]]
             table.class_names[name] = tuple(feature.names)
+        elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+            cells[name] = [None if cell is None else feature.feature.int2str(cell) for cell in cells[name]]
+            table.class_names[name] = tuple(feature.feature.names)
         elif name == "objects":
             cells[name] = [_objects(cell, feature, table) for cell in cells[name]]
     rows = []

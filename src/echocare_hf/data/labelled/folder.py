@@ -4,16 +4,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .pixels import CINE_FORMATS
+from .pixels import CINE_FORMATS, STILL_FORMATS, has_dicom_preamble
 from .record import SplitName
 from .table import Row, Table
 
-IMAGE_FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *CINE_FORMATS)
+IMAGE_FORMATS = (*STILL_FORMATS, *CINE_FORMATS)
 """Suffixes that are taken for images when a folder is searched."""
 
 _MASK_NAME = re.compile(r"(.+?)[ _-](?:mask(?:_\d+)?|gt|seg|segmentation|annotation|label)", re.IGNORECASE)
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img")
-_MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "gt", "segmentations")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "gt", "segmentations")
 _PAIR_FOLDERS = (("low", "high"), ("input", "target"), ("noisy", "clean"))
 _SPLITS: dict[str, SplitName] = {
     "train": "train",
@@ -33,14 +33,19 @@ def split_name(value: str) -> SplitName | None:
 
 
 def find_images(root: Path) -> list[Path]:
-    """All image and cine files below a folder, hidden ones left out, in alphabetical order."""
+    """All image and cine files below a folder, hidden ones left out, in alphabetical order; DICOM whatever its name is."""
     return sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_FORMATS
-        and path.is_file()
+        if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and (path.suffix.lower() in IMAGE_FORMATS or _is_nameless_dicom(path))
     )
+
+
+def _is_nameless_dicom(path: Path) -> bool:
+    """Whether a file is DICOM without saying so in its name, and no table of contents of a disc."""
+    return path.name.upper() != "DICOMDIR" and has_dicom_preamble(path)
 
 
 class MaskFinder:
@@ -82,10 +87,10 @@ class MaskFinder:
         return tuple(part.lower() for part in path.relative_to(self.root).parts[:-1])
 
     def _in_mask_folder(self, path: Path) -> bool:
-        return any(part in _MASK_FOLDERS for part in self._folders(path))
+        return any(part in MASK_FOLDERS for part in self._folders(path))
 
     def _place(self, path: Path) -> tuple[str, ...]:
-        return tuple(part for part in self._folders(path) if part not in (*_MASK_FOLDERS, *_IMAGE_FOLDERS))
+        return tuple(part for part in self._folders(path) if part not in (*MASK_FOLDERS, *IMAGE_FOLDERS))
 
 
 def table_from_folder(root: Path) -> Table:
@@ -105,7 +110,7 @@ def table_from_folder(root: Path) -> Table:
     if not images:
         formats = ", ".join(IMAGE_FORMATS[:6])
         raise ValueError(
-            f"{root}: holds no metadata.csv and no images ({formats}, ...); give the folder that holds them"
+            f"{root}: holds no metadata.csv and no images ({formats}, DICOM, ...); give the folder that holds them"
         )
     better = _better_images(root, images)
     rows = [_row(root, path, finder, better) for path in images if path not in better.values()]
@@ -125,7 +130,7 @@ def _row(root: Path, path: Path, finder: MaskFinder, better: dict[Path, Path]) -
     folders = [
         part
         for part in parts[:-1]
-        if split_name(part) is None and part.lower() not in _IMAGE_FOLDERS and part.lower() not in pair_folders
+        if split_name(part) is None and part.lower() not in IMAGE_FOLDERS and part.lower() not in pair_folders
     ]
     masks = finder.of(path)
     apart = any(mask.parent != path.parent for mask in masks)  # then the folders of images are patients, not classes

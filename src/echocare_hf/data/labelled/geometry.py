@@ -125,9 +125,12 @@ def point_columns(table: Table, names: Sequence[str] | None) -> dict[str, tuple[
     if names is not None:
         for name in names:
             if not {f"{name}_x", f"{name}_y"} <= set(table.columns):
+                landmarks = ", ".join(point_columns(table, None))
+                there = (
+                    f"the landmarks are {landmarks}" if landmarks else f"the columns are {', '.join(table.columns)}"
+                )
                 raise ValueError(
-                    f"{table.source}: there are no columns '{name}_x' and '{name}_y' for the keypoint {name!r}; it has "
-                    f"{', '.join(table.columns)}"
+                    f"{table.source}: there are no columns '{name}_x' and '{name}_y' for --keypoints {name}; {there}"
                 )
         return {name: (f"{name}_x", f"{name}_y") for name in names}
     stems = [column[:-2] for column in table.columns if column.endswith("_x")]

@@ -1,11 +1,14 @@
-"""What the columns of a table mean: classes, findings, measured values, masks, better images."""
+"""What the columns of a table mean: classes, findings, masks, better images."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 from .common import Files, entry_name
+from .findings import UNKNOWN, Findings, findings_in_columns, has_lists, names_in_lists, unknown_note
+from .folder import IMAGE_FOLDERS, MASK_FOLDERS, split_name
 from .known import KnownSet, known_set
 from .options import Options, natural_key, parse_mask_values
 from .record import DrawnMask, MaskSource, Quality
@@ -17,23 +20,13 @@ from .table import (
     TARGET_IMAGE_COLUMNS,
     Entries,
     is_blank,
-    number,
-    numeric_columns,
+    is_number,
     text,
 )
 
-# Names of a measured value, where a table does not leave the choice to one numeric column.
-_TARGET_COLUMNS = ("target", "value", "ef", "ejection_fraction")
-_UNITS = {
-    "mm": "mm",
-    "cm": "cm",
-    "ml": "ml",
-    "deg": "degrees",
-    "percent": "%",
-    "ms": "ms",
-    "weeks": "weeks",
-    "px": "pixels",
-}
+FEWEST_MEASURED = 10
+"""Up to so many different numbers in a column of labels are classes, such as grades, however few images there are."""
+
 _QUALITIES: dict[str, Quality] = {
     "low": "low",
     "poor": "low",
@@ -42,7 +35,6 @@ _QUALITIES: dict[str, Quality] = {
     "good": "high",
     "clean": "high",
 }
-_TRUE, _FALSE = {"1", "true", "yes", "y", "present", "+"}, {"0", "false", "no", "n", "absent", "-"}
 
 
 @dataclass
@@ -80,29 +72,54 @@ class Labels:
 
 
 def class_labels(entries: Entries, options: Options) -> Labels:
-    """One class an image from one column, or findings that may occur together from several columns of yes and no."""
+    """One class an image from one column, or findings that may occur together from several columns of yes and no, or from lists."""
     table = entries.table
     if len(options.labels) > 1:
-        return _findings(entries, options)
+        return _findings(entries, [table.need(column, "label") for column in options.labels])
     column = table.need(options.labels[0], "label") if options.labels else label_column(entries)
     if column is None:
         raise ValueError(
-            f"{table.source}: has no column of labels (one of {', '.join(LABEL_COLUMNS)}); name one with label, of "
+            f"{table.source}: has no column of labels (one of {', '.join(LABEL_COLUMNS)}); name one with --label, of "
             f"{', '.join(table.columns)}"
         )
+    if has_lists(entries, column):
+        return _listed_findings(entries, column, options)
     values = [sorted({text(value) for value in values}) for values in entries.values(column)]
     for index, found in enumerate(values):
         if len(found) > 1:
             raise ValueError(
                 f"{table.source}: {entry_name(entries, index)} has the labels {' and '.join(found)}; give each image one"
             )
-    names = choose_class_names(
-        {value for found in values for value in found}, table.class_names.get(column), entries, options
-    )
+    used = Counter(found[0] for found in values if found)
+    if options.classes is None:
+        _check_not_measured(used, column, table.source)
+    names = choose_class_names(set(used), table.class_names.get(column), entries, options)
     fields = [{"label": names.index(found[0])} if found else None for found in values]
-    labels = Labels(fields, {"class_names": names})
+    labels = Labels(fields, {"class_names": names}, alike_notes(names, table.source))
     labels.report_left_out(entries, f"{column}")
     return labels
+
+
+def _check_not_measured(used: Counter[str], column: str, source: str) -> None:
+    """Refuse a column of numbers that are nearly all different, such as a length: its every value would be a class."""
+    if len(used) > max(FEWEST_MEASURED, used.total() / 2) and all(map(is_number, used)):
+        raise ValueError(
+            f"{source}: the column {column} holds {len(used)} different numbers in {used.total()} images, which looks measured; predict "
+            f"the number with regression --target {column} (of clips: video --target {column}), or list --classes if these are classes"
+        )
+
+
+def alike_notes(names: Sequence[str], source: str) -> list[str]:
+    """A line on classes whose names differ by upper case or blanks only."""
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return [
+        f"{source}: {' and '.join(map(repr, alike))} are different classes, though only upper case or blanks differ; write them alike "
+        "if they are one"
+        for alike in spelled.values()
+        if len(alike) > 1
+    ]
 
 
 def label_column(entries: Entries) -> str | None:
@@ -123,89 +140,48 @@ def choose_class_names(
         if unknown:
             raise ValueError(
                 f"{entries.table.source}: has the labels {', '.join(unknown)}, which are not in the class list "
-                f"({', '.join(options.classes)}); add them to classes, or correct them"
+                f"({', '.join(options.classes)}); add them to --classes, or correct them"
             )
         return tuple(options.classes)
     if declared is not None:
-        return tuple(name for name in declared if name in used)
+        return tuple(name for name in dict.fromkeys(map(text, declared)) if name in used)
     return tuple(sorted(used, key=natural_key))
 
 
-def _findings(entries: Entries, options: Options) -> Labels:
-    table = entries.table
-    columns = [table.need(column, "label") for column in options.labels]
-    cells = [entries.first(column) for column in columns]
-    fields: list[dict[str, Any] | None] = []
-    for index in range(len(entries)):
-        row = [column[index] for column in cells]
-        if any(value is None for value in row):
-            fields.append(None)
-            continue
-        where = f"{table.source}: {entry_name(entries, index)}"
-        fields.append({"label": tuple(_yes(value, where, name) for value, name in zip(row, columns, strict=True))})
-    labels = Labels(fields, {"class_names": tuple(columns), "multi_label": True})
-    labels.report_left_out(entries, "complete findings")
+def _findings(entries: Entries, columns: Sequence[str]) -> Labels:
+    """Findings from columns of yes and no; an image is an example as soon as one of them is known."""
+    rows = findings_in_columns([entries.first(column) for column in columns], columns, places_of(entries))
+    return _labels_of_findings(entries, rows, columns, "known finding")
+
+
+def _listed_findings(entries: Entries, column: str, options: Options) -> Labels:
+    """Findings from a column of lists of their names."""
+    found = names_in_lists(entries.first(column), column, places_of(entries))
+    used = {name for listed in found for name in listed or ()}
+    if not used:
+        raise ValueError(f"{entries.table.source}: no list of the column {column} names a finding; fill it")
+    names = choose_class_names(used, entries.table.class_names.get(column), entries, options)
+    rows = [
+        (UNKNOWN,) * len(names) if listed is None else tuple(int(name in listed) for name in names) for listed in found
+    ]
+    labels = _labels_of_findings(entries, rows, names, column)
+    labels.problems += alike_notes(names, entries.table.source)
     return labels
 
 
-def _yes(value: Any, where: str, column: str) -> int:
-    word = text(value).lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError(f"{where} has {value!r} in the column {column}; write 1 or 0 for a finding")
-    return int(word in _TRUE)
-
-
-def measured_values(entries: Entries, options: Options, files: Files) -> Labels:
-    """One or more measured values an image; several observers' values are averaged and kept."""
-    table = entries.table
-    columns = [table.need(column, "target") for column in options.targets] or [_target_column(entries, files)]
-    values = {}
-    for column in columns:
-        where = f"{table.source}, column {column}"
-        values[column] = [[number(cell, where) for cell in cells] for cells in entries.values(column)]
-    fields: list[dict[str, Any] | None] = []
-    for index in range(len(entries)):
-        found = {column: values[column][index] for column in columns}
-        if not all(found.values()):
-            fields.append(None)
-            continue
-        targets = {column: sum(cells) / len(cells) for column, cells in found.items()}
-        readings = {column: tuple(cells) for column, cells in found.items() if len(cells) > 1}
-        fields.append({"targets": targets, "readings": readings})
-    units = tuple(_unit(column) for column in columns)
-    labels = Labels(fields, {"target_names": tuple(columns), "target_units": units})
-    labels.report_left_out(entries, " and ".join(columns))
+def _labels_of_findings(entries: Entries, rows: Sequence[Findings], names: Sequence[str], what: str) -> Labels:
+    known = [row for row in rows if set(row) != {UNKNOWN}]
+    fields: list[dict[str, Any] | None] = [None if set(row) == {UNKNOWN} else {"label": row} for row in rows]
+    labels = Labels(fields, {"class_names": tuple(names), "multi_label": True})
+    labels.report_left_out(entries, what)
+    if note := unknown_note(known, names):
+        labels.problems.append(f"{entries.table.source}: {note}")
     return labels
 
 
-def target_column(entries: Entries, files: Files) -> str | None:
-    """The measured value that a set is known for, or that a column is named for; None if there is none."""
-    known = known_of(entries, files)
-    if known is not None and known.target is not None:
-        for table in (entries.table, *entries.table.sides):
-            if known.target in table.columns:
-                return known.target
-    return entries.table.find(_TARGET_COLUMNS)
-
-
-def _target_column(entries: Entries, files: Files) -> str:
-    column = target_column(entries, files)
-    if column is not None:
-        return column
-    numeric = [name for table in (entries.table, *entries.table.sides) for name in numeric_columns(table)]
-    if len(numeric) == 1:
-        return numeric[0]
-    raise ValueError(
-        f"{entries.table.source}: which column shall be predicted? name it with target, of {', '.join(numeric) or 'none'}"
-    )
-
-
-def _unit(column: str) -> str:
-    """The unit that the last words of a column's name tell: `head_circumference_mm` is in mm."""
-    for word in reversed(column.lower().split("_")):
-        if word in _UNITS:
-            return _UNITS[word]
-    return ""
+def places_of(entries: Entries) -> list[str]:
+    """The start of an error message for each entry."""
+    return [f"{entries.table.source}: {entry_name(entries, index)}" for index in range(len(entries))]
 
 
 def masks(entries: Entries, options: Options, files: Files) -> Labels:
@@ -213,8 +189,8 @@ def masks(entries: Entries, options: Options, files: Files) -> Labels:
     cells = mask_cells(entries, options, files)
     if cells is None:
         raise ValueError(
-            f"{entries.table.source}: has no column of masks (one of {', '.join(MASK_COLUMNS)}), and no masks lie in a folder masks; "
-            "name the column with mask"
+            f"{entries.table.source}: has no column of masks (one of {', '.join(MASK_COLUMNS)}; name another with --mask), and no masks "
+            f"lie beside their images as NAME_mask or in a folder called {', '.join(MASK_FOLDERS)}{_folders_there(files)}"
         )
     column = entries.find(LABELLED_CLASSES_COLUMNS)
     looked_for = {index: text(cell) for index, cell in enumerate(entries.first(column)) if cell is not None}
@@ -229,6 +205,18 @@ def masks(entries: Entries, options: Options, files: Files) -> Labels:
     return labels
 
 
+def _folders_there(files: Files) -> str:
+    """What folders there are whose names mean nothing here, for a message."""
+    if files.root is None:
+        return ""
+    folders = [path.name for path in files.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    there = sorted(name for name in folders if name.lower() not in IMAGE_FOLDERS and split_name(name) is None)
+    if not there:
+        return ""
+    shown = ", ".join(there[:6]) + (", ..." if len(there) > 6 else "")
+    return f" (there are {shown}); rename them, images to one of {', '.join(IMAGE_FOLDERS)}"
+
+
 def mask_cells(entries: Entries, options: Options, files: Files) -> list[tuple[MaskSource, ...]] | None:
     """The masks of each entry; None if there is neither a column of them nor any file with such a name."""
     table = entries.table
@@ -236,7 +224,11 @@ def mask_cells(entries: Entries, options: Options, files: Files) -> list[tuple[M
     if column is not None:
         listed = [cell if isinstance(cell, list) else [cell] for cell in entries.first(column)]
         return [
-            tuple(cell if isinstance(cell, DrawnMask) else files.source(cell) for cell in cells if not is_blank(cell))
+            tuple(
+                cell if isinstance(cell, DrawnMask) else files.source(cell, mask=True)
+                for cell in cells
+                if not is_blank(cell)
+            )
             for cells in listed
         ]
     if table.root is None:

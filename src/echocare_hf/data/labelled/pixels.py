@@ -1,6 +1,7 @@
 """The pixels behind a `Sample`: its frames, its mask, its better image."""
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from .record import DrawnMask, ImageSource, MaskSource, RowReference, Sample
 CINE_FORMATS = (".dcm", ".dicom", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif")
 """Suffixes of files that may hold a whole cine loop."""
 
+STILL_FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""Suffixes of files that hold one image."""
+
 
 class Clip(NamedTuple):
     """Frames and when they were taken.
@@ -28,6 +32,21 @@ class Clip(NamedTuple):
 
     frames: np.ndarray
     times_ms: tuple[float, ...] | None
+
+
+def has_dicom_preamble(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of any name is DICOM by its first bytes; False for one that cannot be opened."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def may_be_cine(path: str) -> bool:
+    """Whether a file may hold a whole cine loop: by its suffix, or DICOM whose name does not say so."""
+    lower = path.lower()
+    return lower.endswith(CINE_FORMATS) or (not lower.endswith(STILL_FORMATS) and has_dicom_preamble(path))
 
 
 def read_image(sample: Sample) -> np.ndarray:
@@ -120,7 +139,7 @@ def map_mask(raw: np.ndarray, mask_values: Mapping[int, int], where: str) -> np.
     if unknown:
         raise ValueError(
             f"{where}: has the mask values {value_list(unknown)}, which are not in the label map ({value_list(mask_values)}); add "
-            "them with mask_values, or correct the mask"
+            "them to --mask_values, or correct the mask"
         )
     indices = np.array([mask_values[value] for value in values], np.uint8)
     return indices[np.searchsorted(values, raw)]
@@ -158,7 +177,7 @@ def read_source(source: ImageSource, frame: int | None = None) -> np.ndarray:
 
 def read_record(path: str, frame: int | None = None) -> UltrasoundRecord:
     """The file up to the frame that is wanted; the last frame of the record is that one."""
-    wanted = frame if frame is not None and path.lower().endswith(CINE_FORMATS) else 0
+    wanted = frame if frame is not None and may_be_cine(path) else 0
     record = read_ultrasound(path, max_frames=wanted + 1)
     if len(record.frames) <= wanted:
         raise ValueError(

@@ -4,8 +4,8 @@ from typing import Any
 
 from .common import Files, entry_name
 from .geometry import box_columns, box_from_row, listed_boxes, point_columns, point_from_cells
-from .labels import Labels, choose_class_names, known_of, mask_cells, masks
-from .options import Options
+from .labels import Labels, alike_notes, choose_class_names, known_of, mask_cells, masks
+from .options import Options, parse_keypoint_pairs
 from .record import Box
 from .table import LABEL_COLUMNS, Entries, is_blank, number, text
 
@@ -50,6 +50,7 @@ def objects(entries: Entries, options: Options, files: Files) -> Labels:
     return Labels(
         [{"boxes": tuple(Box(names.index(name), *box) for name, box in boxes)} for boxes in found],
         {"class_names": names},
+        alike_notes(names, table.source),
     )
 
 
@@ -65,10 +66,13 @@ def landmarks(entries: Entries, options: Options, files: Files) -> Labels:
     fields: list[dict[str, Any] | None] = [
         {"keypoints": tuple(found)} if any(x == x for x, _ in found) else None for found in points
     ]
-    stated = options.keypoint_pairs if options.keypoint_pairs is not None else (known.keypoint_pairs if known else ())
+    if options.keypoint_pairs is not None:
+        stated = parse_keypoint_pairs(options.keypoint_pairs)
+    else:
+        stated = known.keypoint_pairs if known else ()
     for name in (name for pair in stated if options.keypoint_pairs is not None for name in pair):
         if name not in names:
-            raise ValueError(f"{table.source}: keypoint_pairs names {name!r}, which is none of {', '.join(names)}")
+            raise ValueError(f"{table.source}: --keypoint_pairs names {name!r}, which is none of {', '.join(names)}")
     pairs = tuple((names.index(a), names.index(b)) for a, b in stated if a in names and b in names)
     labels = Labels(fields, {"keypoint_names": names, "keypoint_pairs": pairs})
     labels.report_left_out(entries, "keypoints")
@@ -82,7 +86,8 @@ def _points_from_columns(
     candidates = [(part, point_columns(part, None)) for part in (table, *table.sides)]
     columns = next((found for _, found in candidates if found), None)
     if options.keypoints is not None:
-        part = next((part for part, _ in candidates if f"{options.keypoints[0]}_x" in part.columns), table)
+        with_landmarks = next((part for part, found in candidates if found), table)
+        part = next((part for part, _ in candidates if f"{options.keypoints[0]}_x" in part.columns), with_landmarks)
         columns = point_columns(part, options.keypoints)
     if not columns:
         raise ValueError(

@@ -99,7 +99,7 @@ class Sample:
         split: "train", "validation" or "test" where the data says so.
         mask: label masks, read as one; several are united (the largest class index wins).
         labelled_classes: indices of the classes that were looked for in this mask; None for all.
-        label: class index; for findings that may occur together, 0 or 1 for each of `LabelledData.class_names`.
+        label: class index; for findings that may occur together, 0 or 1 for each of `LabelledData.class_names`, -1 where not known.
         targets: measured values by name.
         readings: for targets with several observers, the value of each.
         boxes: objects; an empty tuple says that there is none, None that nobody looked.
@@ -206,7 +206,7 @@ class LabelledData:
             if isinstance(sample.label, int):
                 shown = {sample.label}
             elif sample.label is not None:
-                shown = {index for index, present in enumerate(sample.label) if present}
+                shown = {index for index, present in enumerate(sample.label) if present == 1}
             elif self.task == "detection":
                 shown = {box.class_index for box in sample.boxes or ()}
             for index in shown:

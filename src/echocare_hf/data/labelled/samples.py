@@ -10,9 +10,8 @@ from .labels import (
     class_labels,
     known_of,
     masks,
-    measured_values,
-    target_column,
 )
+from .measured import measured_values, target_column
 from .options import Options
 from .places import landmarks, objects
 from .record import LabelledData, Sample, Task
@@ -38,11 +37,13 @@ class Draft:
         data: the data, without what only the pixels tell.
         labels: what was read from the columns, for `mask_names` and `from_masks`.
         looked_for: by name of the sample, the names of the classes that were looked for in its mask, where the data says so.
+        nearest: path of a file that is not there to the name that is most like it.
     """
 
     data: LabelledData
     labels: Labels
     looked_for: dict[str, str]
+    nearest: dict[str, str]
 
 
 def draft_samples(table: Table, task: Task, options: Options) -> Draft:
@@ -59,8 +60,8 @@ def draft_samples(table: Table, task: Task, options: Options) -> Draft:
     key = table.need(options.image, "image") if options.image else table.find(IMAGE_COLUMNS)
     if key is None:
         raise ValueError(
-            f"{table.source}: has no column of images (one of {', '.join(IMAGE_COLUMNS[:6])}); name it with image, of "
-            f"{', '.join(table.columns)}"
+            f"{table.source}: has no column of images (one of {', '.join(IMAGE_COLUMNS[:6])}); name it with "
+            f"--image, of {', '.join(table.columns)}"
         )
     if task == "enhancement":
         _add_unlabelled(table, key)
@@ -70,7 +71,7 @@ def draft_samples(table: Table, task: Task, options: Options) -> Draft:
     files = Files(table.root)
     labels = _labels(entries, task, options, files)
     common = common_samples(entries, files, options)
-    problems = [*table.problems, *labels.problems]
+    problems = [*table.problems, *labels.problems, *files.notes()]
     if task == "video":  # frames without a label of their own are still part of their clip
         frames = [replace(sample, **fields or {}) for sample, fields in zip(common, labels.fields, strict=True)]
         chosen, more = _clips(frames, _frame_infos(entries, options), options, table.source)
@@ -87,7 +88,8 @@ def draft_samples(table: Table, task: Task, options: Options) -> Draft:
     data = LabelledData(
         source=table.source, task=task, samples=tuple(chosen), problems=tuple(problems), **labels.extras
     )
-    return Draft(data, labels, {common[index].name: classes for index, classes in labels.looked_for.items()})
+    looked_for = {common[index].name: classes for index, classes in labels.looked_for.items()}
+    return Draft(data, labels, looked_for, files.nearest())
 
 
 def _add_unlabelled(table: Table, key: str) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
+from .findings import Findings, contradict, united
 from .options import Options, natural_key
 from .record import Sample
 
@@ -61,16 +63,17 @@ def clips_from_frames(
         else:
             labelled = next((index for index in members if is_labelled(frames[index])), None)
             if labelled is not None:
-                clips.append(replace(_clip(members, frames, infos, labelled), name=name))
+                clip = _clip(members, frames, infos, labelled)
+                clips.append(replace(clip, name=name, label=_joint_label([frames[index] for index in members])))
     problems = []
     if short:
         problems.append(
-            f"{short} of {len(sequences)} sequences have fewer than {options.min_frames} frames and were left out; min_frames=1 keeps "
+            f"{short} of {len(sequences)} sequences have fewer than {options.min_frames} frames and were left out; --min_frames 1 keeps "
             "stills"
         )
     if not clips:
         raise ValueError(
-            f"no sequence has {options.min_frames} frames and a label; name the column of sequences with sequence, or lower min_frames"
+            f"no sequence has {options.min_frames} frames and a label; name the column of sequences with --sequence, or lower --min_frames"
         )
     return clips, problems
 
@@ -87,9 +90,17 @@ def is_labelled(frame: Sample) -> bool:
 def _check_constant(name: str, frames: Sequence[Sample]) -> None:
     for what in ("label", "group", "split"):
         values = {getattr(frame, what) for frame in frames} - {None}
-        if len(values) > 1:
+        if any(contradict(first, second) for first, second in combinations(values, 2)):
             shown = ", ".join(sorted(str(value) for value in values))
             raise ValueError(f"sequence {name}: its frames have more than one {what} ({shown}); correct the table")
+
+
+def _joint_label(frames: Sequence[Sample]) -> int | Findings | None:
+    """The label that frames share; of findings, each may be known from another frame."""
+    findings = [frame.label for frame in frames if isinstance(frame.label, tuple)]
+    if findings:
+        return united(findings)
+    return next((frame.label for frame in frames if frame.label is not None), None)
 
 
 def _windows(

@@ -4,10 +4,12 @@ Every format that `read_labelled` knows is first brought into one shape, a `Tabl
 once, in `samples`.
 """
 
+import codecs
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +34,12 @@ QUALITY_COLUMNS = ("quality", "image_quality")
 LABELLED_CLASSES_COLUMNS = ("labelled_classes", "labeled_classes")
 
 METADATA_NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
-_SUFFIXES = (".csv", ".tsv", ".jsonl")
+TABLE_FORMATS = (".csv", ".tsv", ".jsonl")
 _BLANK = {"", "nan", "na", "n/a", "null"}
+
+_DECIMAL_COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")  # 10,0 or 1.234,5
+# Columns whose commas stand between names or numbers of classes, or are part of a name.
+_NO_NUMBERS = {*IMAGE_COLUMNS, *MASK_COLUMNS, *LABEL_COLUMNS, *LABELLED_CLASSES_COLUMNS}
 
 
 @dataclass
@@ -82,7 +88,7 @@ class Table:
                 return column
         beside = "".join(f"; {Path(side.source).name} has {', '.join(side.columns)}" for side in self.sides)
         raise ValueError(
-            f"{self.source}: there is no column {column!r} for {option}; it has {', '.join(self.columns)}{beside}"
+            f"{self.source}: there is no column {column!r} for --{option}; it has {', '.join(self.columns)}{beside}"
         )
 
 
@@ -162,8 +168,27 @@ def number(value: Any, where: str) -> float:
     except (TypeError, ValueError):
         result = math.nan
     if not math.isfinite(result):
-        raise ValueError(f"{where}: {value!r} is not a number; correct the cell or leave it empty")
+        cure = "correct the cell or leave it empty"
+        if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+            cure = f"write it with a point, {_with_point(value)}"
+        raise ValueError(f"{where}: {value!r} is not a number; {cure}")
     return result
+
+
+def _with_point(cell: str) -> str:
+    """Numbers with a decimal comma, one or several with blanks between, as numbers with a point; any other text as it is."""
+    parts = cell.split()
+    if not parts or not all(map(_DECIMAL_COMMA.fullmatch, parts)):
+        return cell
+    return " ".join(part.replace(".", "").replace(",", ".") for part in parts)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell is a finite number."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def text(value: Any) -> str:
@@ -180,14 +205,13 @@ def numeric_columns(table: Table) -> list[str]:
 
 def _is_numeric(cells: Iterable[Any]) -> bool:
     filled = [cell for cell in cells if not is_blank(cell)]
-    try:
-        return bool(filled) and all(math.isfinite(float(cell)) for cell in filled)
-    except (TypeError, ValueError):
-        return False
+    return bool(filled) and all(map(is_number, filled))
 
 
 def read_table(path: Path) -> Table:
-    """Read a csv, tsv or jsonl file with a header; comma, semicolon and tab are recognised.
+    """Read a csv, tsv or jsonl file with a header; comma, semicolon and tab are recognised, and UTF-8, UTF-16 and Windows-1252 text.
+
+    Where semicolons part the cells, a comma in a number is its decimal point, as Excel writes it in many countries.
 
     Raises:
         ValueError: for a file without a header, without rows or with rows longer than the header, in one line that names it.
@@ -195,11 +219,7 @@ def read_table(path: Path) -> Table:
     """
     if path.suffix.lower() == ".jsonl":
         return _read_jsonl(path)
-    raw = path.read_bytes()
-    try:
-        content = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        content = raw.decode("cp1252", errors="replace")  # what Excel writes in the west
+    content = _content(path)
     header = content.partition("\n")[0]
     if not header.strip():
         raise ValueError(f"{path}: has no header in its first line; name the columns there, e.g. file_name,label")
@@ -214,14 +234,28 @@ def read_table(path: Path) -> Table:
                 f"{path}: line {reader.line_num} has more cells than the header; quote cells with a comma"
             )
         rows.append(row)
+    if delimiter == ";":
+        numbers = [name for name in columns if name.lower() not in _NO_NUMBERS]
+        rows = [row | {name: _with_point(row[name]) for name in numbers if row[name]} for row in rows]
     if not rows:
         raise ValueError(f"{path}: has a header but no rows; add one row an image")
     return Table(source=str(path), root=path.parent, rows=rows, columns=columns)
 
 
+def _content(path: Path) -> str:
+    """The text of a file in UTF-8, in UTF-16 by its byte order mark (Excel's "Unicode text"), else in Windows-1252 (Excel in the west)."""
+    raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", errors="replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")
+
+
 def _read_jsonl(path: Path) -> Table:
     rows: list[Row] = []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for line_number, line in enumerate(_content(path).splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -241,8 +275,13 @@ def _read_jsonl(path: Path) -> Table:
 
 def find_tables(folder: Path) -> list[Path]:
     """The csv, tsv and jsonl files in a folder and its direct subfolders, in alphabetical order."""
-    found = [*folder.glob("*"), *folder.glob("*/*")]
-    return sorted(path for path in found if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return files_with_suffix(folder, *TABLE_FORMATS, below=True)
+
+
+def files_with_suffix(folder: Path, *suffixes: str, below: bool = False) -> list[Path]:
+    """The files in a folder, with `below` in its direct subfolders too, whose suffix is one of `suffixes` in any case, sorted by path."""
+    found = [*folder.glob("*"), *(folder.glob("*/*") if below else ())]
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
 def add_side_tables(table: Table, path: Path) -> None:

@@ -77,7 +77,9 @@ class Task:
         return {"labels": item["label"]}
 
     def collate(self, examples: Sequence[Example]) -> Example:
-        return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+        """A batch. Every example has the same entries: one that lacks another's is a KeyError, wherever in the batch it stands."""
+        names = dict.fromkeys(name for example in examples for name in example)
+        return {name: torch.stack([example[name] for example in examples]) for name in names}
 
     def predict(self, outputs: Any, samples: Sequence[Sample], items: Sequence[Example]) -> list[Any]:
         """One prediction a sample, in pixels of the original image and in the labels' units."""

@@ -1,14 +1,14 @@
 """Classes of an image: one, several, or ordered ones."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from echocare_hf.data.labelled import Sample, read_image
+from echocare_hf.data.labelled import LabelledData, Sample, read_image
+from echocare_hf.data.labelled.options import ordered_by_number
 from echocare_hf.drawing_predictions import (
     draw_scores,
 )
@@ -24,42 +24,61 @@ LARGEST_POSITIVE_WEIGHT = 20.0  # a finding that a handful of images show must n
 class Classification(Task):
     """One class an image, ordered classes, or, from several columns of 0 and 1, findings that may occur together.
 
-    The loss weights each class by how rare it is; of findings it weights "present" by the images without by those with it.
+    The loss weights each class by how rare it is; of findings it weights "present" by the images known to be without by those with it.
+    What is not known of a finding (-1) counts in no weight, no loss and no metric.
+
+    Raises:
+        ValueError: for ordered classes whose order neither `classes` nor the numbers in their names tell, and for ordered findings.
     """
 
     auto_class = "AutoModelForImageClassification"
     pipeline_tag = "image-classification"
     best_metric = "auc"
 
+    def __init__(self, data: LabelledData, processor: Any, options: Any) -> None:
+        super().__init__(data, processor, options)
+        if options.ordinal and data.multi_label:
+            raise ValueError(
+                f"{data.source}: findings from several columns of --label have no order; leave --ordinal out"
+            )
+        if options.ordinal and options.classes is None and not ordered_by_number(data.class_names):
+            raise ValueError(
+                f"{data.source}: the names of the classes ({', '.join(data.class_names)}) do not tell their order; list all of them "
+                "from the lowest to the highest with --classes LOWEST ... HIGHEST"
+            )
+
     @property
     def problem_type(self) -> str:
-        if self.options.ordinal and self.data.multi_label:
-            raise ValueError(
-                f"{self.data.source}: findings from several columns of --label have no order; leave --ordinal out"
-            )
         if self.options.ordinal:
             return "ordinal_classification"
         return self.data.problem_type or "single_label_classification"
 
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
         values = {**super().config_values(samples), "problem_type": self.problem_type}
-        counts = np.array([*replace(self.data, samples=tuple(samples)).class_counts().values()])
+        present, known = self._counts(samples)
         findings = self.problem_type == "multi_label_classification"
-        empty = (counts == 0) | (findings & (counts == len(samples)))
-        if empty.any():
-            name = self.data.class_names[int(empty.argmax())]
-            share = "no" if not counts[empty.argmax()] else "every"
+        useless = (present == 0) | (findings & (present == known))
+        if useless.any():
+            index = int(useless.argmax())
+            share = "every" if present[index] else "no"
+            where = "" if known[index] == len(samples) else f" (it is known in {known[index]} of {len(samples)})"
             raise ValueError(
-                f"{self.data.source}: {share} image of the training part shows {name}, which cannot be learned so: add images, leave it "
-                "out, or try another --split_seed"
+                f"{self.data.source}: {share} image of the training part shows {self.data.class_names[index]}{where}, which cannot be "
+                "learned so: add images, leave it out, or try another --split_seed"
             )
         if self.options.balance_classes and findings:
-            values["positive_weights"] = [
-                round(min(float((len(samples) - count) / count), LARGEST_POSITIVE_WEIGHT), 4) for count in counts
-            ]
+            weights = np.minimum((known - present) / present, LARGEST_POSITIVE_WEIGHT)
+            values["positive_weights"] = weights.round(4).tolist()
         elif self.options.balance_classes:
-            values["class_weights"] = [round(float(len(samples) / (len(counts) * count)), 4) for count in counts]
+            values["class_weights"] = (known / (len(present) * present)).round(4).tolist()
         return values
+
+    def _counts(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        """(classes,) each: the samples that show a class, and those of which it is known whether they do."""
+        labels, classes = np.array([sample.label for sample in samples]), len(self.data.class_names)
+        if labels.ndim == 2:
+            return (labels == 1).sum(0), (labels >= 0).sum(0)
+        return np.bincount(labels, minlength=classes), np.full(classes, len(samples))
 
     def prepare(self, sample: Sample) -> Example:
         dtype = torch.float32 if isinstance(sample.label, tuple) else torch.long
@@ -76,15 +95,19 @@ class Classification(Task):
 
     def score(self, prediction: Any, sample: Sample) -> tuple[float, str]:
         if isinstance(sample.label, tuple):
-            right = np.abs(prediction - np.array(sample.label)).mean()
-            return -float(right), f"{sample.name}\nmean error {right:.2f}"
+            reference = np.array(sample.label)
+            error = float(np.abs(prediction - reference)[reference >= 0].mean())
+            return -error, f"{sample.name}\nmean error of the scores {error:.2f}"
         assert sample.label is not None
-        value = float(prediction[sample.label])
-        return value, f"{sample.name}\n{self.data.class_names[sample.label]} {value:.2f}"
+        value, likeliest = float(prediction[sample.label]), int(np.argmax(prediction))
+        caption = f"true: {self.data.class_names[sample.label]} ({value:.2f})"
+        if likeliest != sample.label:
+            caption += f", predicted: {self.data.class_names[likeliest]} ({prediction[likeliest]:.2f})"
+        return value, f"{sample.name}\n{caption}"
 
     def draw(self, prediction: Any, sample: Sample) -> Image.Image:
         true = (
-            [index for index, present in enumerate(sample.label) if present]
+            [index for index, present in enumerate(sample.label) if present == 1]
             if isinstance(sample.label, tuple)
             else sample.label
         )

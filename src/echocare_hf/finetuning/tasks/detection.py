@@ -11,16 +11,16 @@ from torch import Tensor
 
 from echocare_hf.data.augmentation import Augmentation
 from echocare_hf.data.labelled import LabelledData, Sample, read_image
-from echocare_hf.drawing_predictions import (
-    draw_ellipses,
-)
+from echocare_hf.drawing_predictions import draw_boxes, draw_ellipses
 from echocare_hf.metrics import (
     detection_metrics,
     ellipse_errors,
 )
-from echocare_hf.model.ellipses_echocare import ellipse_overlap, transform_ellipses
+from echocare_hf.model.ellipses_echocare import ellipse_bounds, ellipse_overlap, transform_ellipses
 
 from .base import TILE, Example, Task
+
+SURE = 0.5  # score from which a prediction is drawn and counted on the contact sheet
 
 
 class Detection(Task):
@@ -94,25 +94,48 @@ class Detection(Task):
             values[name.replace("error", "mae")] = float(np.mean([abs(error[name]) for error in errors]))
         return values
 
-    def best_overlap(self, prediction: dict[str, np.ndarray], sample: Sample) -> float:
-        """Mean over the true objects of the best overlap with a prediction; 1 where there is rightly nothing."""
-        true = self.boxes(sample)["boxes"]
-        found = torch.from_numpy(prediction["boxes"][prediction["scores"] >= 0.5]).float()
-        if not len(true) or not len(found):
-            return float(len(true) == len(found))
-        return float(ellipse_overlap(true, found).amax(1).mean())
+    def matches(self, prediction: dict[str, np.ndarray], sample: Sample) -> list[float]:
+        """Overlaps (IoU) of true objects with sure predictions of their class, each used once, the best pairs first."""
+        true, sure = self.boxes(sample), prediction["scores"] >= SURE
+        found = torch.from_numpy(prediction["boxes"][sure]).float()
+        overlaps = (ellipse_overlap if self.oriented else _box_overlap)(true["boxes"], found)  # (true, found)
+        overlaps[true["class_labels"][:, None] != torch.from_numpy(prediction["labels"][sure])] = 0
+        matched = []
+        while overlaps.numel() and overlaps.max() > 0:
+            row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
+            matched.append(float(overlaps[row, column]))
+            overlaps[row], overlaps[:, column] = 0, 0
+        return matched
 
     def score(self, prediction: Any, sample: Sample) -> tuple[float, str]:
-        value = self.best_overlap(prediction, sample)
-        return value, f"{sample.name}\nIoU {value:.3f}"
+        """The overlaps of what was matched, as a share of the true and the wrongly found objects; 1 where there is rightly nothing."""
+        matched, true, found = self.matches(prediction, sample), len(sample.boxes or ()), prediction["scores"] >= SURE
+        missed, extra = true - len(matched), int(found.sum()) - len(matched)
+        value = sum(matched) / (true + extra) if true + extra else 1.0
+        if not found.any():
+            best = prediction["scores"].max(initial=0)
+            told = f"best score {best:.2f}" if best else f"no score above {self.threshold}"
+            return value, f"{sample.name}\n{'' if true else 'rightly '}nothing above {SURE} ({told})"
+        parts = [f"IoU {np.mean(matched):.2f}"] if matched else []
+        parts += [f"{count} {what}" for count, what in ((missed, "missed"), (extra, "wrongly found")) if count]
+        return value, f"{sample.name}\n{', '.join(parts)}"
 
     def draw(self, prediction: Any, sample: Sample) -> Image.Image:
-        sure = prediction["scores"] >= 0.5
+        sure = prediction["scores"] >= SURE
         labels = [
             f"{self.data.class_names[label]} {score:.2f}"
             for label, score in zip(prediction["labels"][sure], prediction["scores"][sure], strict=True)
         ]
-        reference = self.boxes(sample)["boxes"].numpy()
-        return draw_ellipses(
-            read_image(sample), prediction["boxes"][sure], reference, spacing=sample.spacing, labels=labels, side=TILE
-        )
+        image, found, true = read_image(sample), prediction["boxes"][sure], self.boxes(sample)["boxes"]
+        if self.oriented:
+            return draw_ellipses(image, found, true.numpy(), spacing=sample.spacing, labels=labels, side=TILE)
+        corners = ellipse_bounds(torch.from_numpy(found)).numpy()
+        return draw_boxes(image, corners, ellipse_bounds(true).numpy(), labels=labels, side=TILE)
+
+
+def _box_overlap(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of upright boxes (n, 5) and (m, 5): (n, m)."""
+    first, second = ellipse_bounds(boxes)[:, None], ellipse_bounds(others)[None]
+    low, high = torch.maximum(first, second)[..., :2], torch.minimum(first, second)[..., 2:]
+    shared = (high - low).clamp(min=0).prod(-1)
+    return shared / (boxes[:, None, 2:4].prod(-1) + others[None, :, 2:4].prod(-1) - shared)

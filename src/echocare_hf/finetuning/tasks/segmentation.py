@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from echocare_hf.data.labelled import Sample, read_image, read_mask
+from echocare_hf.data.labelled import LabelledData, Sample, read_image, read_mask
 from echocare_hf.drawing_predictions import (
     draw_masks,
 )
@@ -29,6 +29,11 @@ class Segmentation(Task):
     pipeline_tag = "image-segmentation"
     best_metric = "dice"
 
+    def __init__(self, data: LabelledData, processor: Any, options: Any) -> None:
+        super().__init__(data, processor, options)
+        # One image that says which classes were looked for makes all say it: a batch states it for each of its images, or for none.
+        self.partly_labelled = any(sample.labelled_classes is not None for sample in data.samples)
+
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
         return {**super().config_values(samples), "deep_supervision_weight": self.options.deep_supervision}
 
@@ -40,7 +45,6 @@ class Segmentation(Task):
         classes = range(len(self.data.class_names)) if sample.labelled_classes is None else sample.labelled_classes
         item["annotated"] = torch.zeros(len(self.data.class_names), dtype=torch.bool)
         item["annotated"][list(classes)] = True
-        item["partial"] = sample.labelled_classes is not None
         return item
 
     def augment(self, image: Tensor, item: Example, generator: torch.Generator) -> tuple[Tensor, Example]:
@@ -49,7 +53,7 @@ class Segmentation(Task):
 
     def labels(self, item: Example) -> Example:
         labels = {"labels": item["mask"].long()}
-        return {**labels, "annotated_classes": item["annotated"]} if item["partial"] else labels
+        return {**labels, "annotated_classes": item["annotated"]} if self.partly_labelled else labels
 
     def predict(self, outputs: Any, samples: Sequence[Sample], items: Sequence[Example]) -> list[np.ndarray]:
         sizes = [item["size"] for item in items]
