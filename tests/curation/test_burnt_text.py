@@ -70,3 +70,15 @@ def test_text_that_reaches_into_the_border_counts_as_near_it():
     written = write(GREY, "ARKHAM GENERAL HOSPITAL", (200, 170), 24)
     (done,), _ = remove_text([item(written)])
     assert done.text_removed >= 1 and done.text_suspected == 0
+
+
+def test_a_line_is_taken_whole_where_letters_of_other_heights_break_its_row():
+    written, places = DARK.copy(), [400 + 6 * number for number in range(8)]
+    heights = [8, 8, 8, 8, 12, 12, 8, 8]  # no row of three after the fourth
+    for x, height in zip(places, heights, strict=True):
+        written[200 - height : 200, x : x + 4] = 220
+    written[196:204, 330:334] = 220  # as high as a letter, but far from the line
+    (line,) = find_text(written)
+    assert (line.x0, line.y0, line.x1, line.y1, line.letters) == (400, 188, 446, 200, 8)
+    (done,), _ = remove_text([item(written)])
+    assert done.pixels[180:205, 395:450].max() < 120 and (done.pixels[196:204, 330:334] == 220).all()

@@ -87,7 +87,9 @@ def find_text(pixels: np.ndarray) -> list[TextLine]:
         looks.append((coloured, LEAST_LETTERS))
     lines = []
     for mask, least in looks:
-        for row in _rows(_letters(light, mask), least):
+        letters = _letters(light, mask)
+        for row in _rows(letters, least):
+            row = _whole_line(row, letters)
             x0, y0 = row[:, 0:2].min(axis=0).tolist()
             x1, y1 = row[:, 2:4].max(axis=0).tolist()
             lines.append(TextLine(x0 * scale, y0 * scale, x1 * scale, y1 * scale, len(row)))
@@ -149,6 +151,28 @@ def _rows(boxes: np.ndarray, least: int) -> list[np.ndarray]:
             free[row] = False
             rows.append(boxes[row])
     return rows
+
+
+def _whole_line(row: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """A row with the letters of its line that differ too much in height to follow each other, and the words beside it."""
+    while True:
+        x0, y0, x1, y1 = *row[:, :2].min(axis=0), *row[:, 2:4].max(axis=0)
+        tall = y1 - y0
+        inside = np.minimum(boxes[:, 3], y1) - np.maximum(
+            boxes[:, 1], y0
+        )  # how much of a letter's height lies in the line
+        heights = boxes[:, 3] - boxes[:, 1]
+        gap = np.maximum(boxes[:, 0] - x1, x0 - boxes[:, 2])
+        fits = (
+            (gap <= 1.2 * tall)
+            & (inside >= 0.6 * heights)
+            & (heights <= 1.5 * tall)
+            & (np.abs(boxes[:, 4] - np.median(row[:, 4])) <= _ONE_COLOUR)
+        )
+        grown = np.unique(np.concatenate([row, boxes[fits]]), axis=0)
+        if len(grown) == len(row):
+            return row
+        row = grown
 
 
 def _next(boxes: np.ndarray, free: np.ndarray, index: int) -> int | None:
