@@ -45,6 +45,7 @@ from echocare_hf.model.label_losses_echocare import class_weight_tensor, label_l
 from echocare_hf.model.modeling_echocare import EchoCareModel
 from echocare_hf.model.pooling_echocare import pooled_channels, pooled_features
 from echocare_hf.model.segmentation_echocare import EchoCareSemanticSegmenterOutput
+from echocare_hf.model.video_echocare import EchoCareVideoClassifierOutput
 
 Metrics = dict[str, dict[str, float]]
 
@@ -115,7 +116,7 @@ class LastFrame(nn.Module):
     def forward(self, pixel_values: Tensor, frame_mask: Tensor, labels: Tensor, **unused: Tensor) -> Any:
         last = frame_mask.sum(1) - 1
         outputs = self.model(pixel_values[torch.arange(len(last)), last], labels=labels)
-        return transformers.utils.ModelOutput(loss=outputs.loss, logits=outputs.logits)
+        return EchoCareVideoClassifierOutput(loss=outputs.loss, logits=outputs.logits)
 
 
 def segmentation_network(name: str, job: Job) -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from echocare_hf.data.labelled import read_labelled
 from echocare_hf.data.splits import split_by_group
@@ -115,6 +116,21 @@ def test_filters_are_measured_beside_the_degraded_image(discs, tmp_path):
     record = measured("enhancement", "filters", discs, tmp_path / "filters")
     methods = ("median", "bicubic", "bicubic_median", "non_local_means")
     assert all(f"{method}_psnr" in record["test"] for method in methods) and "psnr_before" in record["test"]
+
+
+def test_one_frame_of_a_clip_is_measured_as_the_clip_is(tmp_path):
+    rows = ["file_name,sequence,frame,width_px"]
+    for number in range(18):
+        sequence, frame = divmod(number, 3)
+        pixels = np.random.default_rng(number).integers(0, 100, (32, 32), np.uint8)
+        pixels[8:24, 8 : 12 + number % 7] = 200
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,clip{sequence},{frame},{4 + number % 7}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    options = ["--target", "width_px", "--num_frames", "2"]
+    record = measured("video", "single_frame", tmp_path, tmp_path / "single", *options)
+    assert record["steps"] > 0 and np.isfinite(record["test"]["mae_width_px"])
+    assert "coverage_width_px" not in record["test"], "an image model predicts no spread"
 
 
 def test_an_unknown_reference_is_told_with_the_known_ones(capsys):
