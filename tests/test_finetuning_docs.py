@@ -57,7 +57,12 @@ def test_the_pipeline(folder):
 
 
 def test_the_cardiothoracic_ratio(folder, capsys):
-    save(EchoCareForObjectDetection, folder / "hearts", id2label={0: "thorax", 1: "heart"})
+    save(
+        EchoCareForObjectDetection,
+        folder / "hearts",
+        id2label={0: "heart", 1: "thorax"},
+        label2id={"heart": 0, "thorax": 1},
+    )
     names = run("cardiothoracic_ratio(")
     found, best = names["found"], names["best"]
     assert set(best) == {0, 1}

@@ -59,7 +59,12 @@ def test_it_opens_with_a_picture_and_every_local_link_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links
     for link in links:
-        assert (ROOT / link).exists(), link
+        path, _, heading = link.partition("#")
+        assert (ROOT / path).exists(), link
+        titles = (
+            re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE) if heading else []
+        )
+        assert not heading or heading in [title.lower().replace(" ", "-") for title in titles], link
 
 
 def test_the_picture_is_smaller_than_a_megabyte():

@@ -120,7 +120,7 @@ def test_files_that_the_table_spells_otherwise(tmp_path):
         assert np.array_equal(read_mask(sample, data.mask_values), square_mask(box=(index, 2, 20, 20)))
     (problem,) = data.problems
     assert "files are called otherwise than the table says" in problem
-    assert "first label.jpg for images/LABEL.JPG" in problem or "first label.png for LABEL.PNG" in problem
+    assert "first masks/label.png for LABEL.PNG" in problem
 
 
 def test_a_spelling_that_fits_two_files_is_no_match(folder):
@@ -130,3 +130,60 @@ def test_a_spelling_that_fits_two_files_is_no_match(folder):
     data = read_labelled(folder, "classification")
     assert [sample.name for sample in data.samples] == NAMES
     assert "SCAN: there is no such file" in data.problems[0]
+
+
+def test_a_lost_image_is_not_replaced_by_its_mask_nor_a_lost_mask_by_its_image(tmp_path):
+    for index in range(4):
+        save(tmp_path / f"images/{index}.png", picture(index))
+        save(tmp_path / f"masks/{index}.png", square_mask(1))
+    rows = [{"file_name": f"images/{name}", "mask": f"masks/{name}"} for name in NAMES]
+    write_csv(tmp_path / "metadata.csv", rows)
+    (tmp_path / "images/2.png").unlink()
+    (tmp_path / "masks/3.png").unlink()
+    data = read_labelled(tmp_path, "segmentation")
+    assert [sample.name for sample in data.samples] == ["images/0.png", "images/1.png"]
+    assert any("2.png" in problem for problem in data.problems) and any("3.png" in line for line in data.problems)
+
+
+@pytest.mark.parametrize("written", ["A/1.png", "A/1.PNG"])
+def test_a_lost_image_is_not_replaced_by_one_of_another_row(tmp_path, written):
+    for place in ("A/0", "B/0", "B/1"):
+        save(tmp_path / f"{place}.png", picture(hash(place) % 97))
+    rows = [{"file_name": f"{place}.png", "label": place[0], "patient": place} for place in ("A/0", "B/0", "B/1")]
+    write_csv(tmp_path / "metadata.csv", [*rows, {"file_name": written, "label": "A", "patient": "A/1"}])
+    data = read_labelled(tmp_path, "classification")
+    assert [sample.name for sample in data.samples] == ["A/0.png", "B/0.png", "B/1.png"]
+    assert any(written in problem for problem in data.problems)
+
+
+def test_what_follows_a_point_belongs_to_the_name_of_a_dicom_file(tmp_path):
+    for number in range(3):
+        for quality in ("low", "high"):
+            pixels = picture(10 * number + len(quality))
+            (tmp_path / "pairs" / quality).mkdir(parents=True, exist_ok=True)
+            save_dicom(make_dicom(pixels), tmp_path / f"pairs/{quality}/1.2.840.{number}")
+        (tmp_path / "masked/images").mkdir(parents=True, exist_ok=True)
+        save_dicom(make_dicom(picture(number)), tmp_path / f"masked/images/1.2.840.{number}")
+        save(tmp_path / f"masked/masks/1.2.840.{number}.png", square_mask(1))
+    pairs = read_labelled(tmp_path / "pairs", "enhancement")
+    assert [str(sample.target_image).rpartition("/")[2] for sample in pairs.samples] == [
+        sample.name.rpartition("/")[2] for sample in pairs.samples
+    ]
+    masked = read_labelled(tmp_path / "masked", "segmentation")
+    assert len(masked) == 3 and all(
+        str(sample.mask[0]).endswith(f"{sample.name.rpartition('/')[2]}.png") for sample in masked.samples
+    )
+
+
+def test_findings_as_other_tools_write_columns_with_gaps(folder):
+    write_csv(
+        folder / "metadata.csv", rows_with(effusion=["1.0", "0.0", "-1.0", ""], fluid=["0.0", "1.0", "1.0", "0.0"])
+    )
+    data = read_labelled(folder, "classification", label=["effusion", "fluid"])
+    assert [sample.label for sample in data.samples] == [(1, 0), (0, 1), (-1, 1), (-1, 0)]
+
+
+def test_folders_with_numbers_for_names_are_classes(tmp_path):
+    for number in range(18):
+        save(tmp_path / f"{number % 12}/{number}.png", picture(number))
+    assert read_labelled(tmp_path, "classification").class_names == tuple(map(str, range(12)))

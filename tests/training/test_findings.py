@@ -119,7 +119,7 @@ def test_clips_may_have_findings(lungs, tmp_path):
     [
         ({"effusion": "maybe"}, [], "has 'maybe' in the column effusion; write 1 or 0"),
         ({}, ["--ordinal", "true"], "findings from several columns of --label have no order"),
-        ({}, ["--label", "effusion", "nodule"], "no column 'nodule' for label"),
+        ({}, ["--label", "effusion", "nodule"], "no column 'nodule' for --label"),
     ],
 )
 def test_findings_that_do_not_serve(change, options, words, lungs, tmp_path, capsys):

@@ -51,6 +51,7 @@ def test_augmentation_leaves_lengths_and_angles_as_they_were_measured():
     assert usual.scale > 0 < usual.rotation
     assert measuring_settings(usual, ["mm", "%"]) == replace(usual, scale=0.0)
     assert measuring_settings(usual, ["mm", "degrees"]) == replace(usual, scale=0.0, rotation=0.0, flip=0.0)
+    assert measuring_settings(usual, ["", "alpha", "angle"]).rotation == 0, "a value without a unit whose name says it"
     samples = [Sample("a", ("a.png",), targets={"x": 1.0})]
     data = LabelledData("regression", "images", samples, target_names=("x",), target_units=("",))
     assert Regression(data, PROCESSOR, OPTIONS).augmentation.settings.scale == 0

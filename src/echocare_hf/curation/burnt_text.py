@@ -156,7 +156,8 @@ def _rows(boxes: np.ndarray, least: int) -> list[np.ndarray]:
 def _whole_line(row: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """A row with the letters of its line that differ too much in height to follow each other, and the words beside it."""
     while True:
-        x0, y0, x1, y1 = *row[:, :2].min(axis=0), *row[:, 2:4].max(axis=0)
+        x0, y0 = row[:, :2].min(axis=0).tolist()
+        x1, y1 = row[:, 2:4].max(axis=0).tolist()
         tall = y1 - y0
         inside = np.minimum(boxes[:, 3], y1) - np.maximum(
             boxes[:, 1], y0

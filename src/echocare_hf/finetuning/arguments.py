@@ -92,7 +92,7 @@ class FinetuneArguments:
     flip: bool = field(default=True, metadata={"help": "mirror images left to right"})
     balance_classes: bool = field(
         default=True,
-        metadata={"help": "weight the loss of each class by how rare it is (not of findings that may occur together)"},
+        metadata={"help": "weight the loss of each class, and of each finding that is present, by how rare it is"},
     )
     ordinal: bool = field(default=False, metadata={"help": "the classes are ordered, such as BI-RADS"})
     deep_supervision: float = field(

@@ -20,7 +20,7 @@ def memory_advice(task: Task, arguments: FinetuneArguments, checkpoints: Path | 
     Args:
         task: its input size is what a step costs memory for.
         arguments: of the run.
-        checkpoints: folder of checkpoints of this run, if it has one: with another size of a batch or image it must start anew.
+        checkpoints: folder of checkpoints of this run, if it has one: with other values it must start anew.
 
     Raises:
         ValueError: out of memory.
@@ -33,10 +33,10 @@ def memory_advice(task: Task, arguments: FinetuneArguments, checkpoints: Path | 
             raise
         height, width = task.size
         advice = _advice(task, arguments)
-        if advice and checkpoints is not None and last_checkpoint(checkpoints) is not None:
-            advice[0] += " --resume false"
         if not arguments.gradient_checkpointing:
             advice.append("--gradient_checkpointing true")
+        if checkpoints is not None and last_checkpoint(checkpoints) is not None:
+            advice = [f"{values} --resume false" for values in advice]
         cure = f"try {', or '.join(advice)}" if advice else "take a smaller --model or a machine with more memory"
         raise ValueError(
             f"out of memory with a batch of {arguments.batch_size} at {width}x{height} pixels: {cure}"

@@ -20,7 +20,7 @@ from .trainer import TaskTrainer
 
 # The directories of an absolute path: what begins with a slash or a drive, up to the last separator. Their names may hold spaces, but not
 # at their ends, so that two paths in a line are two.
-_DIRECTORIES = re.compile(r"""(?<![\w.:/~-])/(?=\S)(?:[^/\n:"']*[^/\s:"']/)+|\b[A-Za-z]:\\(?:[^\\\n:"']+\\)+""")
+_DIRECTORIES = re.compile(r"""(?<![\w.:/~-])/(?=\S)(?:[^/\n:"']*[^/\s:"']/)+|\b[A-Za-z]:[\\/](?:[^\\/\n:"']+[\\/])+""")
 
 
 def run_record(
@@ -73,8 +73,9 @@ def run_record(
 
 def _names(arguments: FinetuneArguments) -> dict[str, str]:
     """Those arguments that may be paths, without directories."""
-    values = {name: getattr(arguments, name) for name in ("data", "output", "model", "metadata")}
-    return {name: short_name(value) for name, value in values.items() if value is not None}
+    places = {name: short_name(getattr(arguments, name)) for name in ("data", "model")}
+    files = {name: getattr(arguments, name) for name in ("output", "metadata")}  # never ids of the Hub
+    return places | {name: Path(value).resolve().name for name, value in files.items() if value is not None}
 
 
 def short_name(place: str) -> str:

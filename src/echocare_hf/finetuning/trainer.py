@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from echocare_hf.inference import bfloat16_is_fast
 
@@ -170,5 +170,13 @@ def train(trainer: TaskTrainer, last: str | None = None) -> None:
     Raises:
         ValueError: out of memory, with what to try.
     """
-    with memory_advice(trainer.task, trainer.arguments, trainer.checkpoints):
-        trainer.train(resume_from_checkpoint=last)
+    try:
+        with memory_advice(trainer.task, trainer.arguments, trainer.checkpoints):
+            trainer.train(resume_from_checkpoint=last)
+    except BaseException:
+        for callback in trainer.callback_handler.callbacks:  # what is said next stands on a line of its own
+            if isinstance(callback, ProgressCallback):
+                for bar in (callback.prediction_bar, callback.training_bar):
+                    if bar is not None:
+                        bar.close()
+        raise

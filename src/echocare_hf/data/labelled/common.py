@@ -1,13 +1,13 @@
 """What every sample has whatever its task: its file, its group, its split, its scale, its licence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from .folder import IMAGE_FORMATS, MaskFinder, find_images, split_name
+from .folder import MaskFinder, find_images, split_name, stem_of
 from .known import known_group, known_set
 from .options import Options
 from .pixels import may_be_cine
@@ -50,6 +50,7 @@ class Files:
         self.root = root
         self.respelled: dict[str, Path] = {}
         self._taken: set[Path] = set()
+        self._claimed: set[Path] = set()
         self._missing: dict[str, Path] = {}
 
     @cached_property
@@ -68,7 +69,7 @@ class Files:
         """Files by their name in lower case, with and without suffix, and whether they are masks."""
         found: dict[tuple[str, bool], list[Path]] = {}
         for path in self._everything:
-            for name in {path.name.lower(), _stem(path.name).lower()}:
+            for name in {path.name.lower(), stem_of(path.name).lower()}:
                 found.setdefault((name, path in self.masks.masks), []).append(path)
         return found
 
@@ -86,20 +87,30 @@ class Files:
         """
         if isinstance(cell, RowReference):
             return cell
-        path = Path(self.relative(cell))
-        if self.root is not None and not path.is_absolute():
-            path = self.root / path
+        path = self._place(cell)
         if not path.exists() and self.root is not None:
             path = self._search(path, self.relative(cell), mask)
         self._taken.add(path)
         return str(path)
 
+    def claim(self, cells: Iterable[Any]) -> None:
+        """Notes the images that cells (names or lists of names) call as they are called, so that no other cell is given one of them."""
+        names = (name for cell in cells for name in (cell if isinstance(cell, list) else [cell]))
+        places = (self._place(name) for name in names if not isinstance(name, RowReference))
+        self._claimed.update(place for place in places if place.exists())
+
+    def _place(self, cell: Any) -> Path:
+        path = Path(self.relative(cell))
+        return self.root / path if self.root is not None and not path.is_absolute() else path
+
     def _search(self, path: Path, written: str, mask: bool) -> Path:
-        same_name = self._by_name.get(path.name, [])
+        free = [other for other in self._by_name.get(path.name, []) if other not in self._claimed]
+        masks = [other for other in free if other in self.masks.masks]
+        same_name = (masks or free) if mask else [other for other in free if other not in masks]
         if len(same_name) == 1:
             return same_name[0]
-        for name in (path.name.lower(), _stem(path.name).lower()):
-            alike = self._by_spelling.get((name, mask), [])
+        for name in (path.name.lower(), stem_of(path.name).lower()):
+            alike = [other for other in self._by_spelling.get((name, mask), []) if other not in self._claimed]
             beside = [other for other in alike if str(other.parent).lower() == str(path.parent).lower()]
             for found in (beside, alike):
                 if len(found) == 1:
@@ -120,9 +131,10 @@ class Files:
         if not self.respelled:
             return []
         written, path = next(iter(self.respelled.items()))
+        assert self.root is not None
         return [
             f"{self.root}: {len(self.respelled)} files are called otherwise than the table says and were taken by their like, first "
-            f"{path.name} for {written}; correct the table if one is wrong"
+            f"{path.relative_to(self.root)} for {written}; correct the table if one is wrong"
         ]
 
     @staticmethod
@@ -187,11 +199,6 @@ def common_samples(entries: Entries, files: Files, options: Options) -> list[Sam
 def is_cine(images: Sequence[ImageSource]) -> bool:
     """Whether images are one file that may hold a whole cine loop."""
     return len(images) == 1 and isinstance(images[0], str) and may_be_cine(images[0])
-
-
-def _stem(name: str) -> str:
-    """A file name without the suffix of an image, if it has one: what else follows a point belongs to the name."""
-    return PurePath(name).stem if name.lower().endswith(IMAGE_FORMATS) else name
 
 
 def entry_name(entries: Entries, index: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .options import natural_key
-from .table import Entries, is_blank, text
+from .table import Entries, is_blank, is_number, text
 
 UNKNOWN = -1
 """A finding that nobody looked for, or nobody could tell: it counts in no loss and no metric."""
@@ -34,9 +34,13 @@ def findings_in_columns(
 
 
 def _yes(cell: Any, where: str, column: str) -> int:
-    if is_blank(cell) or text(cell) == str(UNKNOWN):
+    if is_blank(cell):
         return UNKNOWN
-    word = text(cell).lower()
+    word = (
+        text(float(cell)) if is_number(cell) else text(cell).lower()
+    )  # 1.0 is how other tools write a column with gaps
+    if word == str(UNKNOWN):
+        return UNKNOWN
     if word not in _TRUE | _FALSE:
         raise ValueError(
             f"{where} has {cell!r} in the column {column}; write 1 or 0 for a finding, nothing where it is not known"

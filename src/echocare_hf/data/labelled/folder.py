@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .pixels import CINE_FORMATS, STILL_FORMATS, has_dicom_preamble
 from .record import SplitName
@@ -48,6 +48,16 @@ def _is_nameless_dicom(path: Path) -> bool:
     return path.name.upper() != "DICOMDIR" and has_dicom_preamble(path)
 
 
+def stem_of(name: str) -> str:
+    """A file name without the suffix of an image, if it has one: what else follows a point belongs to the name."""
+    return PurePath(name).stem if name.lower().endswith(IMAGE_FORMATS) else name
+
+
+def _without_suffix(path: Path, folder: Path) -> Path:
+    relative = path.relative_to(folder)
+    return relative.with_name(stem_of(relative.name))
+
+
 class MaskFinder:
     """Finds the masks of images by their names.
 
@@ -64,13 +74,14 @@ class MaskFinder:
         self.root = root
         files = list(files)
         by_place: dict[tuple[tuple[str, ...], str], list[Path]] = {}
-        names = {(path.parent, path.stem) for path in files}
+        names = {(path.parent, stem_of(path.name)) for path in files}
         self.masks: set[Path] = set()
         for path in files:
-            match = _MASK_NAME.fullmatch(path.stem)
-            stem = match[1] if match else path.stem
+            own = stem_of(path.name)
+            match = _MASK_NAME.fullmatch(own)
+            stem = match[1] if match else own
             if self._in_mask_folder(path):
-                by_place.setdefault((self._place(path), path.stem), []).append(path)
+                by_place.setdefault((self._place(path), own), []).append(path)
                 if match:
                     by_place.setdefault((self._place(path), stem), []).append(path)
                 self.masks.add(path)
@@ -81,7 +92,7 @@ class MaskFinder:
 
     def of(self, image: Path) -> list[Path]:
         """The masks of an image, none if there are none."""
-        return self._by_place.get((self._place(image), image.stem), [])
+        return self._by_place.get((self._place(image), stem_of(image.name)), [])
 
     def _folders(self, path: Path) -> tuple[str, ...]:
         return tuple(part.lower() for part in path.relative_to(self.root).parts[:-1])
@@ -148,13 +159,11 @@ def _row(root: Path, path: Path, finder: MaskFinder, better: dict[Path, Path]) -
 def _better_images(root: Path, images: list[Path]) -> dict[Path, Path]:
     """Poor image to better image, where the data comes in pairs of folders that hold files of the same names."""
     for poor, good in _PAIR_FOLDERS:
-        good_files = {
-            path.relative_to(root / good).with_suffix(""): path for path in images if _below(path, root / good)
-        }
+        good_files = {_without_suffix(path, root / good): path for path in images if _below(path, root / good)}
         pairs = {
             path: good_files[relative]
             for path in images
-            if _below(path, root / poor) and (relative := path.relative_to(root / poor).with_suffix("")) in good_files
+            if _below(path, root / poor) and (relative := _without_suffix(path, root / poor)) in good_files
         }
         if pairs:
             return pairs

@@ -91,7 +91,8 @@ def class_labels(entries: Entries, options: Options) -> Labels:
                 f"{table.source}: {entry_name(entries, index)} has the labels {' and '.join(found)}; give each image one"
             )
     used = Counter(found[0] for found in values if found)
-    if options.classes is None:
+    stated = column in table.class_names or Path(table.source).is_dir()  # by the data set, or by folders
+    if options.classes is None and not stated:
         _check_not_measured(used, column, table.source)
     names = choose_class_names(set(used), table.class_names.get(column), entries, options)
     fields = [{"label": names.index(found[0])} if found else None for found in values]

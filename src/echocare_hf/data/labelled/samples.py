@@ -69,6 +69,7 @@ def draft_samples(table: Table, task: Task, options: Options) -> Draft:
     if not len(entries):
         raise ValueError(f"{table.source}: its column {key} is empty; write the path of an image into each row")
     files = Files(table.root)
+    files.claim(rows[0][key] for rows in entries.rows)
     labels = _labels(entries, task, options, files)
     common = common_samples(entries, files, options)
     problems = [*table.problems, *labels.problems, *files.notes()]

@@ -17,12 +17,17 @@ from echocare_hf.metrics import (
 
 from .base import TILE, Example, Task
 
-ANGLES = ("deg", "degree", "degrees", "°", "rad")
+ANGLES = ("degrees", "rad", "angle")
 
 
-def measuring_settings(settings: AugmentationSettings, units: Sequence[str]) -> AugmentationSettings:
-    """The augmentation without what would change measured values: no scaling, and no turning or mirroring where one is an angle."""
-    if any(unit.lower() in ANGLES for unit in units):
+def measuring_settings(settings: AugmentationSettings, measured: Sequence[str]) -> AugmentationSettings:
+    """The augmentation without what would change measured values: no scaling, and no turning or mirroring where one is an angle.
+
+    Args:
+        settings: the usual augmentation.
+        measured: units of the values, and the words of their names.
+    """
+    if any(word.lower() in ANGLES for word in measured):
         settings = replace(settings, rotation=0.0, flip=0.0)
     return replace(settings, scale=0.0)
 
@@ -35,7 +40,8 @@ class Regression(Task):
 
     def __init__(self, data: LabelledData, processor: Any, options: Any) -> None:
         super().__init__(data, processor, options)
-        self.augmentation = Augmentation(measuring_settings(self.augmentation.settings, data.target_units))
+        measured = [*data.target_units, *(word for name in data.target_names for word in name.lower().split("_"))]
+        self.augmentation = Augmentation(measuring_settings(self.augmentation.settings, measured))
 
     def config_values(self, samples: Sequence[Sample]) -> dict[str, Any]:
         values = np.array(
