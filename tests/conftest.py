@@ -56,6 +56,34 @@ def discs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Ten clips of three frames, five bright and five dark."""
+    side, folder, random = 48, tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    for label, level in (("bright", 180), ("dark", 60)):
+        for clip in range(5):
+            (folder / label / f"{label}_{clip}").mkdir(parents=True)
+            for frame in range(3):
+                image = random.integers(0, 60, (side, side)) + level
+                Image.fromarray(image.astype(np.uint8)).save(folder / label / f"{label}_{clip}" / f"{frame}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A small encoder with random weights, saved as a pretraining checkpoint; pools all maps, as tiny does."""
+    import torch
+
+    from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "image_size": 32}
+    EchoCareForPreTraining(EchoCareConfig.preset("tiny", **sizes)).save_pretrained(folder)
+    EchoCareImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """An S3 server (moto) with an empty bucket: a client for it."""

@@ -10,15 +10,13 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 import echocare_hf
-from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil
+from echocare_hf import EchoCareConfig
 from echocare_hf.finetuning import TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
@@ -108,29 +106,6 @@ def test_a_head_that_claimed_to_take_loss_arguments_would_learn_twice_as_fast(tm
     monkeypatch.setattr(echocare_hf.EchoCareForImageToImage, "accepts_loss_kwargs", True)
     whole, halves = update("enhancement", 4, tmp_path), update("enhancement", 2, tmp_path)
     torch.testing.assert_close(halves.norm() / whole.norm(), torch.tensor(2.0), rtol=1e-2, atol=0)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small encoder with random weights, as pretraining leaves it."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    EchoCareForPreTraining(EchoCareConfig.preset("tiny", **SIZES)).save_pretrained(folder)
-    EchoCareImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """Ten clips of three frames, five bright and five dark."""
-    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("clips")
-    for label, level in (("bright", 180), ("dark", 60)):
-        for clip in range(5):
-            (folder / label / f"{label}_{clip}").mkdir(parents=True)
-            for frame in range(3):
-                image = random.integers(0, 60, (SIDE, SIDE)) + level
-                Image.fromarray(image.astype(np.uint8)).save(folder / label / f"{label}_{clip}" / f"{frame}.png")
-    return folder
 
 
 OPTIONS = {

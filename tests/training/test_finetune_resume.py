@@ -9,24 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil, finetuning
+from echocare_hf import finetuning
 from echocare_hf.finetuning import FinetuneArguments, TaskTrainer, callbacks, head_start, open_job, train
 from echocare_hf.finetuning.memory import memory_advice
 from echocare_hf.finetuning.work_folder import last_checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 import finetune
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small encoder with random weights, as pretraining leaves it."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    sizes = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "image_size": 32}
-    EchoCareForPreTraining(EchoCareConfig.preset("tiny", **sizes)).save_pretrained(folder)
-    EchoCareImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -13,21 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import TrainerCallback
 
-from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil
+from echocare_hf import EchoCareConfig
 from echocare_hf.finetuning import FinetuneArguments, open_job, train
 from echocare_hf.finetuning import head_start as module
 from echocare_hf.finetuning.head_start import HeadStart, start_head
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small encoder with random weights, saved as a pretraining checkpoint; pools all maps, as tiny does."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    sizes = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "image_size": 32}
-    EchoCareForPreTraining(EchoCareConfig.preset("tiny", **sizes)).save_pretrained(folder)
-    EchoCareImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

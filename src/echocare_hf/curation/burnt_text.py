@@ -159,10 +159,8 @@ def _whole_line(row: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         x0, y0 = row[:, :2].min(axis=0).tolist()
         x1, y1 = row[:, 2:4].max(axis=0).tolist()
         tall = y1 - y0
-        inside = np.minimum(boxes[:, 3], y1) - np.maximum(
-            boxes[:, 1], y0
-        )  # how much of a letter's height lies in the line
         heights = boxes[:, 3] - boxes[:, 1]
+        inside = np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0)  # of each height, in the line
         gap = np.maximum(boxes[:, 0] - x1, x0 - boxes[:, 2])
         fits = (
             (gap <= 1.2 * tall)

@@ -95,7 +95,7 @@ def decide(
             reasons[index], details[index] = _MARKED, marks[ids[index].as_py()]
     nodes = _nodes(facts["texts"], reasons, mapper)
     near = _near_copies(rows, facts["source"], nodes, reasons, details, options.near_distance)
-    clusters = _clusters(ids, rows["key"], (facts["group"], rows["patient"]), copies, near)
+    clusters = _clusters(ids, rows["key"], facts["group"], rows["patient"], copies, near)
     for index in np.flatnonzero(reasons).tolist():
         step, reason = _REASONS[reasons[index]] or ("", "")
         place = (facts["source"][index].as_py(), rows["name"][index].as_py(), rows["frame"][index].as_py())
@@ -205,27 +205,30 @@ def _near_copies(
 
 
 def _clusters(
-    ids: pa.Array, keys: pa.ChunkedArray, groups: Sequence[pa.ChunkedArray], copies: pa.Table, component: np.ndarray
+    ids: pa.Array,
+    keys: pa.ChunkedArray,
+    groups: pa.ChunkedArray,
+    patients: pa.ChunkedArray,
+    copies: pa.Table,
+    component: np.ndarray,
 ) -> pa.Array:
     """What must stay in one split: frames of one file (rows are in the order of `keys`), images of one group or patient, and near-copies.
 
-    Each of `groups` is a point of its own, to which its images are joined; those of the first column are also joined to the originals of
-    their exact copies. Named by the smallest id in it.
+    Each group and patient is a point of its own, to which its images are joined, and to a group the originals of its exact copies too.
+    Named by the smallest id in it.
     """
     whole = keys.combine_chunks()
     later = np.flatnonzero(pc.equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)) + 1
     moved = np.flatnonzero(component != np.arange(len(component)))
     pairs = [np.stack([later - 1, later], 1), np.stack([component[moved], moved], 1)]
+    images = np.arange(len(ids))
+    originals = pc.fill_null(pc.index_in(copies["key"], value_set=whole), -1).to_numpy()
+    all_groups = pa.chunked_array([*groups.chunks, *copies["group"].chunks], _WORD)
     points = len(ids)
-    for number, column in enumerate(groups):
-        images = np.arange(len(ids))
-        if number == 0:
-            column = pa.chunked_array([*column.chunks, *copies["group"].chunks], _WORD)
-            originals = pc.fill_null(pc.index_in(copies["key"], value_set=whole), -1).to_numpy()
-            images = np.concatenate([images, originals])
+    for column, members in ((all_groups, np.concatenate([images, originals])), (patients, images)):
         codes, words = _words(column)
-        stated = np.flatnonzero((codes >= 0) & (images >= 0))
-        pairs.append(np.stack([points + codes[stated], images[stated]], 1))
+        stated = np.flatnonzero((codes >= 0) & (members >= 0))
+        pairs.append(np.stack([points + codes[stated], members[stated]], 1))
         points += len(words)
     together = components(points, np.concatenate(pairs))[: len(ids)]
     by_id = pc.sort_indices(ids).to_numpy()
