@@ -33,6 +33,7 @@ from pathlib import Path
 from echocare_hf.files import readable_weights
 from echocare_hf.finetuning import (
     FinetuneArguments,
+    HeadStart,
     draw_predictions,
     open_job,
     open_work_folder,
@@ -41,6 +42,7 @@ from echocare_hf.finetuning import (
     run_record,
     start_head,
     train,
+    with_adapters,
     write_card,
 )
 
@@ -64,6 +66,9 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     work = output.with_name(output.name + ".partial")
     last = open_work_folder(work, task_name, arguments)
     start_of_head = start_head(job, model)
+    if arguments.lora_rank:
+        model = with_adapters(model, arguments.lora_rank)
+        start_of_head = start_of_head and HeadStart.of(model, start_of_head.metric)
     trainer = job.trainer(model, work / "checkpoints")
     train(trainer, last)
     kept = start_of_head is not None and start_of_head.restore_if_better(

@@ -188,6 +188,14 @@ def test_masks_of_coco(coco):
     assert not read_mask(data.samples[2], data.mask_values).any()
 
 
+def test_keypoints_of_coco_are_chosen_by_name(coco):
+    data = read_labelled(coco, "keypoints", keypoints=["end", "tip"])
+    assert data.keypoint_names == ("end", "tip")
+    assert data.samples[1].keypoints == ((12.5, 13.5), (10.5, 11.5))
+    with pytest.raises(ValueError, match="--keypoints names 'apex', which is none of tip, end"):
+        read_labelled(coco, "keypoints", keypoints=["end", "apex"])
+
+
 def test_keypoints_of_coco_are_pixels_and_get_their_centre(coco):
     data = read_labelled(coco, "keypoints")
     assert data.keypoint_names == ("tip", "end")

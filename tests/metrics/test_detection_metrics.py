@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.data.box_utils import box_iou as monai_box_iou
 from scipy.special import ellipe
 
-from echocare_hf.metrics import average_precision, detection_metrics, ellipse_errors
+from echocare_hf.metrics import average_precision, detection_metrics, ellipse_errors, upright_overlap
 from echocare_hf.model.ellipses_echocare import ellipse_overlap
 
 
@@ -76,6 +77,28 @@ def test_the_overlap_is_that_of_the_areas():
     expected = [[(a & b).sum() / (a | b).sum() for b in drawn[1]] for a in drawn[0]]
     np.testing.assert_allclose(ellipse_overlap(torch.from_numpy(first), torch.from_numpy(second)), expected, atol=2e-3)
     assert 0.05 < np.mean(expected) < 0.6 and np.max(expected) == 1
+
+
+def test_upright_boxes_overlap_as_monai_has_it():
+    rng = np.random.default_rng(1)
+    corners = np.sort(rng.uniform(0, 60, (2, 30, 2, 2)), axis=2) + [[[0.0, 0.0], [1.0, 1.0]]]
+    boxes = []
+    for low, high in corners.transpose(0, 2, 1, 3):
+        sides = high - low
+        upright = np.stack(((low + high)[:, 0] / 2, (low + high)[:, 1] / 2, sides.max(1), sides.min(1)), 1)
+        boxes.append(np.concatenate((upright, 90.0 * (sides[:, 1:] > sides[:, :1])), 1))
+    flat = [both.reshape(-1, 4) for both in corners]
+    expected = monai_box_iou(*flat)
+    found = upright_overlap(*(torch.from_numpy(group) for group in boxes)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert 0.05 < expected.mean() < 0.5
+
+    reference = {"labels": np.array([0]), "boxes": np.array([[50.0, 50.0, 40.0, 10.0, 90.0]])}
+    moved = {**reference, "scores": np.array([0.9]), "boxes": np.array([[50.0, 52.0, 36.0, 9.2, 90.0]])}  # IoU 0.828
+    thresholds = (0.8, 0.82)
+    upright = detection_metrics([moved], [reference], ["head"], thresholds, upright=True)
+    assert (upright["ap80"], upright["ap82"]) == (1.0, 1.0)
+    assert detection_metrics([moved], [reference], ["head"], (0.83,), upright=True)["ap83"] == 0.0
 
 
 @pytest.mark.parametrize("distinct", [True, False], ids=["distinct", "ties"])

@@ -118,6 +118,22 @@ def test_the_encoder_comes_from_another_task(discs, tmp_path):
             assert torch.equal(before, after), name
 
 
+@pytest.mark.parametrize("task", [*EXTRA])
+def test_without_augmentation_training_sees_what_validation_sees(task, discs, monkeypatch):
+    """Enhancement still learns from crops: what is to be learned is local."""
+    monkeypatch.setattr(finetuning.tasks.enhancement, "CROP", 16)
+    argv = ["--data", str(discs), "--output", "unused", *SMALL, *EXTRA[task], "--augmentation", "0"]
+    _, arguments = finetuning.parse_arguments([task, *argv], "")
+    data = finetuning.open_job(task, arguments).sets["train"]
+    seen, whole = data[3], data.task.example(data.item(3), None)
+    if task != "enhancement":
+        torch.testing.assert_close(seen, whole, equal_nan=True)
+        return
+    assert seen["pixel_values"].shape == seen["labels"].shape == (3, 16, 16)
+    windows = whole["pixel_values"].unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4)
+    assert (windows == seen["pixel_values"]).flatten(2).all(-1).any()
+
+
 def test_low_rank_adapters_are_merged_into_a_plain_checkpoint(discs, tmp_path):
     pytest.importorskip("peft")
     output = tmp_path / "lora"

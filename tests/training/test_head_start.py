@@ -14,7 +14,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from echocare_hf import EchoCareConfig
-from echocare_hf.finetuning import FinetuneArguments, open_job, train
+from echocare_hf.finetuning import FinetuneArguments, open_job, train, with_adapters
 from echocare_hf.finetuning import head_start as module
 from echocare_hf.finetuning.head_start import HeadStart, start_head
 
@@ -109,12 +109,31 @@ def test_random_weights_and_other_heads_start_as_they_are(arguments):
     assert start_head(job, job.model()) is None
 
 
+def test_low_rank_adapters_start_from_the_same_head(arguments):
+    pytest.importorskip("peft")
+    job = open_job("classification", replace(arguments, label=["label"], lora_rank=2))
+    model = job.model().eval()
+    assert start_head(job, model) is not None
+    pixels = torch.stack([job.sets["validation"][row]["pixel_values"] for row in range(4)])
+    with torch.inference_mode():
+        before = model(pixels).logits
+        adapted = with_adapters(model, 2).eval()
+        torch.testing.assert_close(adapted(pixels).logits, before)  # adapters start at nothing
+        start = HeadStart.of(adapted, 0.8)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+        assert (adapted(pixels).logits - before).abs().max() > 0.1
+        assert start.restore_if_better(adapted, 0.7, True)
+        torch.testing.assert_close(adapted.merge_and_unload()(pixels).logits, before)
+
+
 @pytest.mark.parametrize(
     ("best", "greater", "kept"), [(0.7, True, True), (0.9, True, False), (0.7, False, False), (None, True, True)]
 )
 def test_the_start_is_kept_if_training_brings_nothing_better(best, greater, kept):
     model = nn.Linear(2, 1)
-    start = HeadStart(0.8, {name: value.clone() for name, value in model.state_dict().items()})
+    start = HeadStart.of(model, 0.8)
     nn.init.constant_(model.weight, 5.0)
     assert start.restore_if_better(model, best, greater) is kept
     assert bool((model.weight == 5.0).all()) is not kept

@@ -12,9 +12,9 @@ other networks are measured beside EchoCare, on the same split, with the same au
 from .arguments import FinetuneArguments, parse_arguments
 from .callbacks import EarlyStop, HeadFirst, Progress
 from .card import write_card
-from .head_start import start_head
+from .head_start import HeadStart, start_head
 from .job import Job, open_job
-from .models import parameter_groups
+from .models import parameter_groups, with_adapters
 from .pictures import draw_predictions
 from .prepared import PreparedData
 from .record import rounded, run_record
@@ -27,6 +27,7 @@ __all__ = [
     "EarlyStop",
     "FinetuneArguments",
     "HeadFirst",
+    "HeadStart",
     "Job",
     "PreparedData",
     "Progress",
@@ -41,5 +42,6 @@ __all__ = [
     "run_record",
     "start_head",
     "train",
+    "with_adapters",
     "write_card",
 ]

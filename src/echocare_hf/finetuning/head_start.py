@@ -40,6 +40,11 @@ class HeadStart:
     metric: float
     weights: dict[str, Tensor]
 
+    @classmethod
+    def of(cls, model: nn.Module, metric: float) -> "HeadStart":
+        """The model as it is now."""
+        return cls(metric, {name: value.clone() for name, value in model.state_dict().items()})
+
     def restore_if_better(self, model: nn.Module, best: float | None, greater_is_better: bool) -> bool:
         """Puts the weights back unless training found something better; says whether it did."""
         better = best is None or (self.metric > best if greater_is_better else self.metric < best)
@@ -70,7 +75,7 @@ def start_head(job: Job, model: Any) -> HeadStart | None:
         f"the head starts from a linear model of the features: validation {job.task.best_metric} {metric:.3f}",
         flush=True,
     )
-    return HeadStart(metric, {name: value.clone() for name, value in model.state_dict().items()})
+    return HeadStart.of(model, metric)
 
 
 def fit_head(job: Job, model: Any) -> float:

@@ -68,7 +68,7 @@ def load_config(arguments: FinetuneArguments) -> tuple[EchoCareConfig, str | Non
 def make_model(
     task: Task, config: EchoCareConfig, checkpoint: str | None, arguments: FinetuneArguments, train: Sequence[Sample]
 ) -> Any:
-    """The task's head on the checkpoint's encoder.
+    """The task's head on the checkpoint's encoder, without adapters: see `with_adapters`.
 
     Raises:
         ValueError: if the weights cannot be read, or the labels or the size of the images do not suit the head.
@@ -87,8 +87,6 @@ def make_model(
     else:
         with checkpoint_errors(checkpoint):
             model = auto_class.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True)
-    if arguments.lora_rank:
-        return with_adapters(model, arguments.lora_rank)
     if arguments.freeze_encoder:
         model.echocare.requires_grad_(False)
     return model

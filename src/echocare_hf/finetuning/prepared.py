@@ -53,7 +53,5 @@ class PreparedData(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        generator = None
-        if self.seed is not None and self.task.options.augmentation > 0:
-            generator = sample_generator(self.seed, self.epoch, index)
+        generator = None if self.seed is None else sample_generator(self.seed, self.epoch, index)
         return self.task.example(self.item(index), generator)

@@ -7,7 +7,7 @@ Needs scipy and scikit-learn (the extra `train`), imported when a function is ca
 """
 
 from .classification import classification_metrics
-from .detection import average_precision, detection_metrics, ellipse_errors
+from .detection import average_precision, detection_metrics, ellipse_errors, upright_overlap
 from .images import image_metrics
 from .keypoints import keypoint_metrics
 from .niqe import niqe, niqe_metric, texture_distance, texture_statistics
@@ -29,4 +29,5 @@ __all__ = [
     "segmentation_metrics",
     "texture_distance",
     "texture_statistics",
+    "upright_overlap",
 ]

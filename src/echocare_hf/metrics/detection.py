@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..model.ellipses_echocare import ellipse_circumference, ellipse_overlap, scale_ellipses
+from ..model.ellipses_echocare import ellipse_bounds, ellipse_circumference, ellipse_overlap, scale_ellipses
 from .common import check_names, mean_known
 
 # Axes that differ by less, as a share of the long one, make a circle, which has no direction.
@@ -19,8 +19,9 @@ def detection_metrics(
     references: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     thresholds: Sequence[float] = (0.5, 0.75),
+    upright: bool = False,
 ) -> dict[str, float]:
-    """Average precision (AP) of detected ellipses.
+    """Average precision (AP) of detected ellipses, or of upright boxes.
 
     - `ap50_<class>`, `ap75_<class>`: the area under the curve of precision over recall, see `average_precision`, where a detection is
       right if its ellipse overlaps one of the same class in the image by at least that much (intersection over union of the ellipses
@@ -35,6 +36,8 @@ def detection_metrics(
             Boxes are centre x, centre y, long axis, short axis (full lengths) and angle in degrees, in pixels.
         class_names (`list[str]`): labels are indices into it.
         thresholds (`list[float]`, *optional*, defaults to `(0.5, 0.75)`): overlaps, above 0 and at most 1, in whole hundredths.
+        upright (`bool`, *optional*, defaults to `False`): the objects are rectangles with sides along the axes of the image, as long as the
+            axes of the ellipses in them: their overlaps count.
 
     Returns:
         `dict[str, float]`, 0 to 1.
@@ -63,7 +66,7 @@ def detection_metrics(
             order = np.argsort(-detected["scores"][chosen], kind="stable")
             scores.append(detected["scores"][chosen][order])
             overlaps.append(
-                _overlaps(detected["boxes"][chosen][order], expected["boxes"][expected["labels"] == label])
+                _overlaps(detected["boxes"][chosen][order], expected["boxes"][expected["labels"] == label], upright)
             )
         count = sum(overlap.shape[1] for overlap in overlaps)
         for key, threshold in keys.items():
@@ -75,6 +78,15 @@ def detection_metrics(
     return means | {
         f"{key}_{name}": float(value) for key, values in by_class.items() for name, value in values.items()
     }
+
+
+def upright_overlap(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Intersection over union (n, m) of the upright rectangles around the ellipses (n, 5) and (m, 5)."""
+    first, second = ellipse_bounds(boxes)[:, None], ellipse_bounds(others)[None]
+    low, high = torch.maximum(first, second)[..., :2], torch.minimum(first, second)[..., 2:]
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(corners[..., 2:] - corners[..., :2]).prod(-1) for corners in (first, second)]
+    return shared / (areas[0] + areas[1] - shared)
 
 
 def average_precision(scores: ArrayLike, hits: ArrayLike, count: int) -> float:
@@ -173,9 +185,10 @@ def _objects(image: Mapping[str, Any], classes: int, what: str, scored: bool) ->
     return objects
 
 
-def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64], upright: bool) -> NDArray[np.float64]:
     """Intersection over union (k, m)."""
-    return ellipse_overlap(torch.from_numpy(boxes), torch.from_numpy(others)).numpy()
+    overlap = upright_overlap if upright else ellipse_overlap
+    return overlap(torch.from_numpy(boxes), torch.from_numpy(others)).numpy()
 
 
 def _match(overlaps: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:

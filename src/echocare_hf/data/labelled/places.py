@@ -1,5 +1,6 @@
 """Where things are, from the columns of a table: boxes and ellipses of objects, landmarks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from .common import Files, entry_name
@@ -60,6 +61,8 @@ def landmarks(entries: Entries, options: Options, files: Files) -> Labels:
     if "keypoints" in table.columns and table.keypoint_names:
         names: tuple[str, ...] = table.keypoint_names
         points: list[list[tuple[float, float]]] = [cell or [] for cell in entries.first("keypoints")]
+        if options.keypoints is not None:
+            names, points = _chosen_points(table.source, names, points, options.keypoints)
     else:
         names, points = _points_from_columns(entries, options, files)
     known = known_of(entries, files)
@@ -77,6 +80,16 @@ def landmarks(entries: Entries, options: Options, files: Files) -> Labels:
     labels = Labels(fields, {"keypoint_names": names, "keypoint_pairs": pairs})
     labels.report_left_out(entries, "keypoints")
     return labels
+
+
+def _chosen_points(
+    source: str, names: tuple[str, ...], points: list[list[tuple[float, float]]], wanted: Sequence[str]
+) -> tuple[tuple[str, ...], list[list[tuple[float, float]]]]:
+    """The wanted ones of the landmarks that a file names, in the order in which they are wanted."""
+    if missing := [name for name in wanted if name not in names]:
+        raise ValueError(f"{source}: --keypoints names {missing[0]!r}, which is none of {', '.join(names)}")
+    places = [names.index(name) for name in wanted]
+    return tuple(wanted), [[found[place] for place in places] if found else [] for found in points]
 
 
 def _points_from_columns(

@@ -55,9 +55,9 @@ class Task:
         return resized.pixel_values.round().clamp(0, 255).to(torch.uint8)
 
     def example(self, item: Example, generator: torch.Generator | None) -> Example:
-        """Inputs and labels of a prepared sample, augmented where a generator is given."""
+        """Inputs and labels of a prepared sample; a generator is given in training, where it is augmented unless nobody wants that."""
         image = item["pixels"].float() / 255
-        if generator is not None:
+        if generator is not None and self.options.augmentation > 0:
             image, item = self.augment(image, item, generator)
         return {"pixel_values": self.normalize(image), **self.labels(item)}
 

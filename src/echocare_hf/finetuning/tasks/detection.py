@@ -15,6 +15,7 @@ from echocare_hf.drawing_predictions import draw_boxes, draw_ellipses
 from echocare_hf.metrics import (
     detection_metrics,
     ellipse_errors,
+    upright_overlap,
 )
 from echocare_hf.model.ellipses_echocare import ellipse_bounds, ellipse_overlap, transform_ellipses
 
@@ -84,13 +85,14 @@ class Detection(Task):
         for sample in samples:
             boxes = self.boxes(sample)
             references.append({"labels": boxes["class_labels"].numpy(), "boxes": boxes["boxes"].numpy()})
-        values = detection_metrics(predictions, references, self.data.class_names)
+        values = detection_metrics(predictions, references, self.data.class_names, upright=not self.oriented)
         errors = [
             ellipse_errors(prediction["boxes"][0], reference["boxes"][0], sample.spacing)
             for prediction, reference, sample in zip(predictions, references, samples, strict=True)
             if sample.spacing is not None and len(prediction["boxes"]) and len(reference["boxes"]) == 1
         ]
-        for name in ("circumference_error_mm", "long_axis_error_mm", "short_axis_error_mm") if errors else ():
+        names = ("long_axis_error_mm", "short_axis_error_mm")
+        for name in (*(("circumference_error_mm",) if self.oriented else ()), *names) if errors else ():
             values[name.replace("error", "mae")] = float(np.mean([abs(error[name]) for error in errors]))
         return values
 
@@ -98,7 +100,7 @@ class Detection(Task):
         """Overlaps (IoU) of true objects with sure predictions of their class, each used once, the best pairs first."""
         true, sure = self.boxes(sample), prediction["scores"] >= SURE
         found = torch.from_numpy(prediction["boxes"][sure]).float()
-        overlaps = (ellipse_overlap if self.oriented else _box_overlap)(true["boxes"], found)  # (true, found)
+        overlaps = (ellipse_overlap if self.oriented else upright_overlap)(true["boxes"], found)  # (true, found)
         overlaps[true["class_labels"][:, None] != torch.from_numpy(prediction["labels"][sure])] = 0
         matched = []
         while overlaps.numel() and overlaps.max() > 0:
@@ -131,11 +133,3 @@ class Detection(Task):
             return draw_ellipses(image, found, true.numpy(), spacing=sample.spacing, labels=labels, side=TILE)
         corners = ellipse_bounds(torch.from_numpy(found)).numpy()
         return draw_boxes(image, corners, ellipse_bounds(true).numpy(), labels=labels, side=TILE)
-
-
-def _box_overlap(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of upright boxes (n, 5) and (m, 5): (n, m)."""
-    first, second = ellipse_bounds(boxes)[:, None], ellipse_bounds(others)[None]
-    low, high = torch.maximum(first, second)[..., :2], torch.minimum(first, second)[..., 2:]
-    shared = (high - low).clamp(min=0).prod(-1)
-    return shared / (boxes[:, None, 2:4].prod(-1) + others[None, :, 2:4].prod(-1) - shared)

@@ -52,7 +52,7 @@ class Video(Task):
 
     def example(self, item: Example, generator: torch.Generator | None) -> Example:
         images = item["pixels"].float() / 255
-        if generator is not None:
+        if generator is not None and self.options.augmentation > 0:
             images = self.augmentation(images, generator).image
         return {"pixel_values": self.normalize(images), "frame_times": item["times"], "labels": item["label"]}
 
