@@ -11,9 +11,9 @@ Machines that other work shares give noisy times: quote the ratios.
 loop     training/pretrain.py as it runs, between two of its steps: reading, changing and masking images, step, moving average, log.
          The bare step, which takes turns with it, has its batch and mask in memory: forward, backward, clipping, AdamW.
 teacher  the moving average scores the whole image, for hard patch mining.
-simmim   SwinForMaskedImageModeling of the same widths, depths and heads, with the same masks, optimizer and batch. It has no convolutional
-         blocks, one merging less and no anatomy loss, so fewer parameters: the last column takes that out. Its window is 4, since
-         transformers (5.23) fails where a map is smaller than the window.
+simmim   SwinForMaskedImageModeling of the same depths and heads, with the same masks, optimizer and batch: once with the same widths,
+         which has fewer parameters (no convolutional blocks, one merging less, no anatomy loss), and once with the widths that give it
+         about as many. Its window is 4, since transformers (5.23) fails where a map is smaller than the window.
 """
 
 import argparse
@@ -173,22 +173,33 @@ def teacher_table(arguments: argparse.Namespace) -> None:
             print(f"| {case} | {value:.3f} | {value / seconds['step with hard patches']:.2f} |")
 
 
+def simmim(config: EchoCareConfig, width: int) -> Any:
+    """transformers' masked modelling on a Swin whose first stage is so wide."""
+    stride = config.patch_size * 2 ** (len(config.depths) - 1)
+    swin = transformers.SwinConfig(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=width,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=config.image_size // stride,
+        drop_path_rate=config.drop_path_rate,
+        encoder_stride=stride,
+    )
+    return transformers.SwinForMaskedImageModeling(swin)
+
+
 def simmim_case(name: str, recipe: Recipe, half: bool) -> tuple[Step, int]:
-    """A step of `simmim`, `l_mim` or `both` (L_MIM and L_HIE), and the number of parameters."""
+    """A step of `simmim`, `equal`, `l_mim` or `both` (L_MIM and L_HIE), and the number of parameters."""
     config = EchoCareConfig.preset("tiny", **recipe.config, image_size=recipe.schedule().largest_image)
     pixels, mask, labels, _ = random_batch(config, recipe.batch_size)
-    if name == "simmim":
-        swin = transformers.SwinConfig(
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            embed_dim=config.embed_dim,
-            depths=list(config.depths),
-            num_heads=list(config.num_heads),
-            window_size=config.image_size // (config.patch_size * 2 ** (len(config.depths) - 1)),
-            drop_path_rate=config.drop_path_rate,
-            encoder_stride=config.patch_size * 2 ** (len(config.depths) - 1),
-        )
-        model: Any = transformers.SwinForMaskedImageModeling(swin).train()
+    if name in ("simmim", "equal"):
+        model = simmim(config, config.embed_dim).train()
+        if name == "equal":
+            wanted = EchoCareForPreTraining(config).num_parameters()
+            widths = range(config.embed_dim, 2 * config.embed_dim, config.num_heads[0])
+            candidates = [simmim(config, width) for width in widths]
+            model = min(candidates, key=lambda one: abs(one.num_parameters() - wanted)).train()
         patches = config.image_size // config.patch_size
         tokens = expand_mask(mask, patches, patches).flatten(1).bool()
         count = model.num_parameters()
@@ -200,7 +211,12 @@ def simmim_case(name: str, recipe: Recipe, half: bool) -> tuple[Step, int]:
     ), model.num_parameters()
 
 
-LABELS = {"simmim": "SimMIM, transformers Swin", "l_mim": "EchoCare, L_MIM", "both": "EchoCare, L_MIM + L_HIE"}
+LABELS = {
+    "simmim": "SimMIM, same widths",
+    "equal": "SimMIM, as many parameters",
+    "l_mim": "EchoCare, L_MIM",
+    "both": "EchoCare, L_MIM + L_HIE",
+}
 
 
 def simmim_table(arguments: argparse.Namespace) -> None:
@@ -212,13 +228,13 @@ def simmim_table(arguments: argparse.Namespace) -> None:
     }
     seconds = interleaved({name: step for name, (step, _) in made.items()}, arguments.rounds, "simmim")
     print(f"\n### Training step, widths of tiny, batch {arguments.batch}\n")
-    print("| | M parameters | images/s | ratio to SimMIM | the same, times parameters |\n|---|---|---|---|---|")
+    print(
+        "| | M parameters | images/s | ratio to SimMIM of the same widths | of as many parameters |\n|---|---|---|---|---|"
+    )
     for name, value in seconds.items():
-        peer = f"{LABELS['simmim']}, {name.rsplit(', ', 1)[1]}"
-        ratio, count = seconds[peer] / value, made[name][1]
-        print(
-            f"| {name} | {count / 1e6:.2f} | {arguments.batch / value:.1f} | {ratio:.2f} | {ratio * count / made[peer][1]:.2f} |"
-        )
+        peers = [f"{LABELS[peer]}, {name.rsplit(', ', 1)[1]}" for peer in ("simmim", "equal")]
+        ratios = " | ".join(f"{seconds[peer] / value:.2f}" for peer in peers)
+        print(f"| {name} | {made[name][1] / 1e6:.2f} | {arguments.batch / value:.1f} | {ratios} |")
 
 
 def run_for_peak(case: str, arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import torch
 import transformers
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil, finetuning
@@ -116,6 +117,25 @@ def test_the_encoder_comes_from_another_task(discs, tmp_path):
     for (name, before), after in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         if name != "embeddings.mask_token":
             assert torch.equal(before, after), name
+
+
+def test_a_new_head_is_no_news_but_a_missing_encoder_is(discs, checkpoint, tmp_path, caplog, capfd):
+    """transformers would print a table for both and train on from random weights."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint, damaged)
+    argv = ["--data", str(discs), "--output", "unused", "--image_size", "32", *EXTRA["keypoints"]]
+    _, arguments = finetuning.parse_arguments(["keypoints", *argv, "--model", str(damaged)], "")
+    finetuning.open_job("keypoints", arguments).model()
+    printed = capfd.readouterr()
+    assert "LOAD REPORT" not in caplog.text + printed.out + printed.err
+
+    weights = load_file(damaged / "model.safetensors")
+    name = "echocare.encoder.stages.0.blocks.0.mlp.fc1.weight"
+    save_file({key: value for key, value in weights.items() if key != name}, damaged / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=f"damaged: has no fitting weights for 1 parts of the encoder, {re.escape(name)}"
+    ):
+        finetuning.open_job("keypoints", arguments).model()
 
 
 @pytest.mark.parametrize("task", [*EXTRA])

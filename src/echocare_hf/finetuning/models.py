@@ -42,6 +42,27 @@ def checkpoint_errors(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: cannot be loaded as a checkpoint ({reason}); {_model_choices()}") from error
 
 
+@contextmanager
+def no_load_report() -> Iterator[None]:
+    """Without transformers' table of weights that a checkpoint has not: a head that is to be trained has none there."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _check_encoder(checkpoint: str, report: dict[str, Any]) -> None:
+    """Refuses a checkpoint that would leave a part of the encoder at random weights."""
+    names = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+    if absent := sorted(str(name) for name in names if str(name).startswith("echocare.")):
+        raise ValueError(
+            f"{checkpoint}: has no fitting weights for {len(absent)} parts of the encoder, {absent[0]} among them; its config.json is of "
+            "another model: save or convert it again"
+        )
+
+
 def _model_choices() -> str:
     names = ", ".join((*shipped_checkpoints(), *PRESETS))
     return f"--model takes a folder that save_pretrained made, a Hub id such as organisation/name, or one of {names}"
@@ -85,8 +106,11 @@ def make_model(
     if checkpoint is None:
         model = auto_class.from_config(config)
     else:
-        with checkpoint_errors(checkpoint):
-            model = auto_class.from_pretrained(checkpoint, config=config, ignore_mismatched_sizes=True)
+        with checkpoint_errors(checkpoint), no_load_report():
+            model, report = auto_class.from_pretrained(
+                checkpoint, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        _check_encoder(checkpoint, report)
     if arguments.freeze_encoder:
         model.echocare.requires_grad_(False)
     return model
