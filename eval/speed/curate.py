@@ -74,7 +74,9 @@ def run_state(count: int) -> dict:
     """Everything between measuring and writing, for `count` images that nobody has drawn."""
     from echocare_hf.anatomy import AnatomyTree
     from echocare_hf.curation import CurateOptions
+    from echocare_hf.curation.chunks import Chunk, drop_exact_copies
     from echocare_hf.curation.decide import decide
+    from echocare_hf.curation.drops import Drops
     from echocare_hf.curation.exclude import ExcludeList
     from echocare_hf.curation.facts import Facts
     from echocare_hf.curation.inventory import Inventory, read_files, write_inventory
@@ -87,6 +89,7 @@ def run_state(count: int) -> dict:
     fixed = {"frame": 0, "width": 400, "height": 300, "scale_row": 1.0, "scale_column": 1.0, "modality": "unknown"}
     fixed |= {"region_width": 400, "region_height": 300, "text_removed": 0, "text_suspected": 0, "shape": "full"}
     with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
         entries = (
             (
                 FoundFile(
@@ -97,12 +100,14 @@ def run_state(count: int) -> dict:
             for i in range(count)
         )
         start = time.perf_counter()
-        write_inventory(Path(place), "study", entries)
-        inventory = Inventory(Path(place), ("study",))
-        chunks = []
-        for first in range(0, count, CHUNK):
-            files = read_files(inventory.path("study"), range(first, min(first + CHUNK, count)))
-            hashes = numbers.integers(0, 2**64, len(files), dtype=np.uint64).tolist()
+        write_inventory(work, "study", entries)
+        inventory = Inventory(work, ("study",))
+        contents, chunks = [], []
+        for bucket in inventory.buckets():
+            files = read_files(inventory.path("study"), range(bucket.start, bucket.stop))
+            hashes = numbers.integers(0, 2**64, len(files), dtype=np.uint64)
+            near = numbers.integers(0, len(files), len(files) // 10)  # a tenth are near-copies of others
+            hashes[: len(near)] = hashes[near] ^ np.uint64(1 << 40)
             rows = [
                 {
                     "key": f.key,
@@ -113,16 +118,28 @@ def run_state(count: int) -> dict:
                     "raw_hash": value,
                 }
                 | fixed
-                for f, value in zip(files, hashes, strict=True)
+                for f, value in zip(files, hashes.tolist(), strict=True)
             ]
-            chunks.append(Path(place, "chunks", f"{first}.parquet"))
-            write_parquet(rows, CHUNK_COLUMNS, chunks[-1])
+            chunks.append(Chunk(work / "chunks" / f"{bucket.number}.parquet", bucket))
+            write_parquet(rows, CHUNK_COLUMNS, chunks[-1].path)
+            contents.append(work / "contents" / f"{bucket.number}.parquet")
+            digests = [{"digest": numbers.bytes(32)} for _ in files]
+            write_parquet(digests, {"digest": pa.binary(32)}, contents[-1])
         prepared = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        drops = Drops(work / "dropped")
+        _, copies = drop_exact_copies(inventory, contents, lambda texts: True, drops)
         mapper = LabelMapper(AnatomyTree.default())
-        none = pa.schema({"key": pa.string(), "group": pa.dictionary(pa.int32(), pa.string())}).empty_table()
-        kept = decide(chunks, inventory, none, mapper, ExcludeList(), {}, CurateOptions()).kept
+        decisions = decide(
+            chunks, inventory, copies, mapper, ExcludeList(), {}, CurateOptions(), work / "decided", drops
+        )
         decided = time.perf_counter()
-    return {"images": len(kept), "inventory": prepared - start, "decide": decided - prepared}
+    return {
+        "images": len(decisions.kept),
+        "before_mb": before / 1024,
+        "inventory": prepared - start,
+        "decide": decided - prepared,
+    }
 
 
 def measured(*arguments: str) -> dict:

@@ -12,7 +12,7 @@ from labelled_helpers import picture, save
 from echocare_hf.data.labelled import read_labelled
 from echocare_hf.data.labelled.fingerprint import NEAR_DISTANCE
 from echocare_hf.data.labelled.record import Box, Sample
-from echocare_hf.data.splits import split_by_group
+from echocare_hf.data.splits import share_of, split_by_group
 
 
 def samples(groups, labels=None, **fields):
@@ -53,6 +53,19 @@ def test_nothing_leaks_and_nothing_is_lost(cohort, seed, near):
             sample.group for sample in other if sample.group
         }
         assert not {sample.digests for sample in one} & {sample.digests for sample in other}
+
+
+@given(cohort=cohorts(), seed=st.integers(0, 5), share=st.sampled_from([0.1, 0.4, 0.8, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_a_share_has_whole_groups_and_about_its_size(cohort, seed, share):
+    stated = [replace(sample, split="train") for sample in cohort]  # as parts of a data set that states its split
+    chosen = share_of(stated, share, seed)
+    names = {sample.name for sample in chosen}
+    assert chosen == [sample for sample in stated if sample.name in names] == share_of(stated, share, seed)
+    left = [sample for sample in stated if sample.name not in names]
+    assert not {sample.group for sample in chosen if sample.group} & {sample.group for sample in left if sample.group}
+    largest = max(Counter(sample.group for sample in cohort).values())
+    assert chosen and abs(len(chosen) - share * len(cohort)) <= 2 * largest + 2
 
 
 @given(cohort=cohorts(), seed=st.integers(0, 5))

@@ -10,7 +10,7 @@ where the data names no groups, those that look the same. The clusters are then 
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,6 +116,24 @@ def split_by_group(
         look_alike=look_alike,
         from_data=bool(stated),
     )
+
+
+def share_of(samples: Sequence[Sample], share: float, seed: int = 0) -> list[Sample]:
+    """A part of some samples, whole clusters, every class in it as far as possible: for curves over the number of labels.
+
+    Args:
+        samples: with distinct names; the parts that they state do not matter.
+        share: above 0 and at most 1.
+        seed: of the random order.
+
+    Returns:
+        About `share` of the samples, at least one, in their order.
+    """
+    if share == 1:
+        return list(samples)
+    free = [replace(sample, split=None) for sample in samples]
+    chosen = split_by_group(free, (share, 0.0, 1.0 - share), seed).train
+    return [samples[index] for index in chosen]
 
 
 def _check_fractions(fractions: Sequence[float]) -> np.ndarray:

@@ -36,6 +36,10 @@ class FinetuneArguments:
     fractions: list[float] = field(
         default_factory=lambda: [0.7, 0.15, 0.15], metadata={"help": "shares of train, validation and test"}
     )
+    train_share: float = field(
+        default=1.0,
+        metadata={"help": "share of the training part to learn from, group by group: for label efficiency"},
+    )
 
     epochs: int = field(default=30, metadata={"help": "passes over the training part"})
     minutes: float | None = field(

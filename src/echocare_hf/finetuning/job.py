@@ -9,7 +9,7 @@ from transformers import TrainerCallback, set_seed
 from echocare_hf import EchoCareConfig
 from echocare_hf.data.labelled import LabelledData, Sample, read_labelled
 from echocare_hf.data.labelled.record import Task as TaskName
-from echocare_hf.data.splits import split_by_group
+from echocare_hf.data.splits import share_of, split_by_group
 
 from .adversarial import UnpairedTrainer
 from .arguments import FinetuneArguments, read_options
@@ -97,6 +97,9 @@ def open_job(task_name: TaskName, arguments: FinetuneArguments) -> Job:
     split = split_by_group(data.samples, (train, validation, test), split_seed)
     parts = {name: [data.samples[index] for index in getattr(split, name)] for name in PARTS}
     print(split.report(), flush=True)
+    if arguments.train_share < 1:
+        parts["train"] = share_of(parts["train"], arguments.train_share, split_seed)
+        print(f"{len(parts['train'])} of {len(split.train)} training samples, as --train_share says", flush=True)
     for name in ("train", "validation"):
         if not parts[name]:
             raise ValueError(f"{arguments.data}: has no {name} part; give it a share with --fractions")

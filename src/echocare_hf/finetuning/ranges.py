@@ -44,6 +44,7 @@ SHARE = Range(0, 1, below=True)
 RANGES = {
     "seed": Range(0, 2**32 - 1, whole=True),  # what numpy takes
     "split_seed": Range(0, 2**32 - 1, whole=True),
+    "train_share": Range(0, 1, above=True),
     "epochs": COUNT,
     "minutes": POSITIVE,
     "cpu_minutes": POSITIVE,
