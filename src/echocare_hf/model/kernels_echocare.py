@@ -33,6 +33,9 @@ ATTENTION_CHUNK_SCORES = 1 << 19
 MASK_VALUE = -100.0
 
 
+# Maps with fewer channels are scaled row by row instead of pixel by pixel, see `_add_scaled`.
+_FEW_CHANNELS = 64
+
 # Slope of the leaky ReLU in the convolutional blocks (MONAI's default).
 LEAKY_SLOPE = 0.01
 
@@ -471,6 +474,30 @@ def _map_mean(feature_map: Tensor) -> Tensor:
     return (total / (feature_map.shape[1] * feature_map.shape[2]))[:, None, None, :]
 
 
+def _add_scaled(base: Tensor, feature_map: Tensor, factor: Tensor) -> Tensor:
+    """`base + feature_map * factor`, with one factor an image and channel; a base of the map's size is overwritten.
+
+    PyTorch's inner loop runs over what is the same in all operands, the channels. Where they are few, what is given for each channel is
+    repeated along a row of the map, so that it runs over the row: twice as fast in bf16, no faster in fp32.
+
+    Args:
+        base: (batch, 1, 1, channels), or a map.
+        feature_map: (batch, height, width, channels).
+        factor: (batch, 1, 1, channels).
+    """
+    base, factor, shape = base.to(feature_map.dtype), factor.to(feature_map.dtype), feature_map.shape
+    out = base if base.shape == shape else torch.empty_like(feature_map, memory_format=torch.contiguous_format)
+    if shape[-1] < _FEW_CHANNELS and feature_map.dtype == torch.bfloat16:
+        batch, height, width, _ = shape
+        base, factor = (
+            one.expand(batch, -1, width, -1).reshape(batch, -1, width * shape[-1]) for one in (base, factor)
+        )
+        torch.addcmul(base, feature_map.reshape(batch, height, -1), factor, out=out.view(batch, height, -1))
+    else:
+        torch.addcmul(base, feature_map, factor, out=out)
+    return out
+
+
 class _InstanceNormActivation(torch.autograd.Function):
     """Instance norm, plus a residual where there is one, leaky ReLU; keeps its input and its output."""
 
@@ -479,8 +506,7 @@ class _InstanceNormActivation(torch.autograd.Function):
         mean = _map_mean(feature_map)
         variance = (_map_mean(feature_map.square()) - mean.square()).clamp_(min=0)
         rstd = (variance + eps).rsqrt()
-        dtype = feature_map.dtype
-        output = torch.addcmul((-mean * rstd).to(dtype), feature_map, rstd.to(dtype))
+        output = _add_scaled(-mean * rstd, feature_map, rstd)
         if residual is not None:
             output += residual
         nn.functional.leaky_relu_(output, LEAKY_SLOPE)
@@ -498,8 +524,7 @@ class _InstanceNormActivation(torch.autograd.Function):
         grad_normed = (_map_mean(grad * feature_map) - mean * grad_mean) * rstd
         slope = -grad_normed * rstd.square()
         offset = -rstd * grad_mean - slope * mean
-        dtype = grad.dtype
-        grad_map = torch.addcmul(offset.to(dtype), feature_map, slope.to(dtype)).addcmul_(grad, rstd.to(dtype))
+        grad_map = _add_scaled(_add_scaled(offset, feature_map, slope), grad, rstd)
         return grad_map, grad if ctx.has_residual else None, None
 
 
