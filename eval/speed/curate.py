@@ -1,8 +1,8 @@
 """Speed and memory of `echocare curate`: images a second of each step and of the whole, peak memory at two sizes.
 
 Each size is a process of its own. Its files are copies of the images of a folder (phantoms without one), made different by a byte at
-their end, so near-copies are kept. The second table goes through everything that sees all images at once, with invented hashes and
-without reading any file, which shows what an image costs in memory.
+their end, so near-copies are kept. The second table goes through everything that sees all images at once, with invented hashes, a
+tenth of them near-copies, and without reading any file, which shows what an image costs in memory.
 
     python eval/speed/curate.py                                   # 2,000 and 8,000 phantoms
     python eval/speed/curate.py --data some/images --workers 2

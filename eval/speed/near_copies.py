@@ -43,8 +43,9 @@ def exponent(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
 
 def whole_step(hashes: np.ndarray) -> None:
     raw = hashes ^ np.uint64(1 << 40)  # as near to each other as the others are
-    components(len(hashes), near_images(hashes, raw, NEAR_DISTANCE))
-    keep_apart(hashes, raw, np.arange(len(hashes)), NEAR_DISTANCE)
+    pairs = near_images(hashes, raw, NEAR_DISTANCE)
+    components(len(hashes), pairs)
+    keep_apart(hashes, raw, np.arange(len(hashes)), NEAR_DISTANCE, pairs)
 
 
 def run_times(sizes: tuple[int, ...], repeats: int, plot: Path | None) -> None:

@@ -181,6 +181,20 @@ def test_datasets_streams_it(curated):
     assert sum(row["split"] == "validation" for row in rows) == result.report["images"]["split"]["validation"] > 0
 
 
+def test_datasets_does_not_take_one_corpus_for_another_of_its_name(tmp_path):
+    """What `load_dataset` caches goes by the name of the folder and what its card says."""
+    found = []
+    for number in range(2):
+        source, output = tmp_path / f"source{number}", tmp_path / f"place{number}" / "corpus"
+        for image in range(4):
+            save(source / f"{image}.png", phantom(10 * number + image))
+        curate([str(source)], output, CurateOptions(contact_images=0))
+        rows = load_dataset(str(output), cache_dir=str(tmp_path / "cache"))
+        found.append({row["id"] for split in rows.values() for row in split})
+        assert found[-1] == {row["id"] for row in rows_of(output)} and len(found[-1]) == 4
+    assert not found[0] & found[1]
+
+
 def test_labels_licences_groups_and_spacing_come_with_the_image(curated):
     rows = {row["source_path"]: row for row in rows_of(curated[1])}
     odd, even, archived = rows["images/005.png"], rows["images/006.png"], rows["good.zip!/kidney/inside.png"]

@@ -14,6 +14,7 @@ from skimage import data as pictures
 
 from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.curation.archives import ArchiveError
+from echocare_hf.curation.drops import Drops
 from echocare_hf.curation.facts import read_facts
 from echocare_hf.curation.mapping import LabelMapper, read_aliases
 from echocare_hf.curation.modality import modality_from_text, tell_modality
@@ -66,13 +67,13 @@ def png(number: int) -> bytes:
 
 
 def facts_of(source, work):
-    files, drops = discover(source, work)
-    images, tables, _ = sort_by_type(files)
+    lost, others = Drops(work / "lost"), Drops(work / "others")
+    files, tables = sort_by_type(discover(source, work, lost), work, others)
     problems = []
-    facts = read_facts(source.name, source.root, images, tables, source.table, problems)
+    facts = read_facts(source.name, source.root, files, tables, source.table, problems)
     found = {file.name: fact for file, fact in facts}
     assert not problems
-    return found, drops
+    return found, list(lost)
 
 
 def test_rows_of_a_parquet_shard_become_files_with_facts(tmp_path):

@@ -93,7 +93,7 @@ def test_larger_corpora_take_longer_keys():
     assert choose_blocks(100_000_000, 3) > 4
 
 
-@pytest.mark.parametrize("distance", [0, 3])
+@pytest.mark.parametrize("distance", [0, 3, 8])
 def test_near_any_is_brute_force(distance):
     hashes, targets = planted(300, 100, 4), planted(300, 100, 4)[::7] ^ np.uint64(1)
     expected = [any((int(one) ^ int(other)).bit_count() <= distance for other in targets) for one in hashes]
@@ -155,13 +155,39 @@ def test_copies_are_joined_whatever_hash_is_equal():
 def test_what_is_kept_is_apart_and_what_is_dropped_is_near_it(distance):
     stored, raw = two_hashes(5)
     sizes = np.random.default_rng(6).integers(1, 50, len(stored))
-    kept_for = keep_apart(stored, raw, sizes, distance)
+    kept_for = keep_apart(stored, raw, sizes, distance, near_images(stored, raw, distance))
     near = near_by_either(stored, raw, distance)
     kept = np.flatnonzero(kept_for == np.arange(len(stored)))
     assert near[kept][:, kept].sum() == len(kept), "no two kept ones are near"
     leader = keep_largest(np.unique(stored, return_inverse=True)[1], sizes)  # stands for all with its stored hash
     assert near[leader, kept_for].all()
     assert len(kept) < len(stored)
+
+
+def visited_one_by_one(stored: np.ndarray, raw: np.ndarray, sizes: np.ndarray, distance: int) -> list[int]:
+    """The oracle for what is kept: the largest of each stored hash, then all from the largest to the smallest."""
+    near = near_by_either(stored, raw, distance)
+    leader = keep_largest(np.unique(stored, return_inverse=True)[1], sizes)
+    kept_for: dict[int, int] = {}
+    for index in sorted(set(leader.tolist()), key=lambda place: (-sizes[place], place)):
+        kept_for[index] = next((other for other in kept_for if kept_for[other] == other and near[index, other]), index)
+    return [kept_for[index] for index in leader.tolist()]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 255), st.integers(0, 1023) | st.just(0), st.integers(1, 3)), min_size=1, max_size=40
+    ),
+    st.integers(0, 4),
+)
+@settings(max_examples=100, deadline=None)
+def test_one_list_of_pairs_tells_what_is_kept(images, distance):
+    stored, raw, sizes = (np.array(column, np.uint64) for column in zip(*images, strict=True))
+    stored = stored * np.uint64(0x0101010101)  # five times as many bits apart, so that some are not alike
+    sizes = sizes.astype(np.int64)
+    pairs = near_images(stored, raw, distance)
+    kept_for = keep_apart(stored, raw, sizes, distance, pairs)
+    assert kept_for.tolist() == visited_one_by_one(stored, raw, sizes, distance)
 
 
 def test_clusters_are_those_of_union_find():

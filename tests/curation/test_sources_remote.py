@@ -5,8 +5,10 @@ import gzip
 import http.server
 import io
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -18,9 +20,11 @@ import pytest
 from curation_helpers import phantom, save
 from PIL import Image
 
+from echocare_hf.curation.drops import Drops
 from echocare_hf.curation.facts import Facts, read_facts
 from echocare_hf.curation.fetched import without_secrets
 from echocare_hf.curation.sources import discover, open_source, sort_by_type
+from hub_server import serve_hub
 
 pytest.importorskip("daft", reason="Daft (extra `curate`) is not installed")
 
@@ -34,10 +38,10 @@ def png(number: int) -> bytes:
 def read(given: str, work: Path) -> dict[str, tuple[bytes, Facts]]:
     """The images of a source by name: their bytes, and what is said of them."""
     source = open_source(given, work)
-    files, _ = discover(source, work)
-    images, tables, _ = sort_by_type(files)
+    drops = Drops(work / "drops")
+    files, tables = sort_by_type(discover(source, work, drops), work, drops)
     problems: list[str] = []
-    facts = list(read_facts(source.name, source.root, images, tables, source.table, problems))
+    facts = list(read_facts(source.name, source.root, files, tables, source.table, problems))
     assert not problems
     return {file.name: (Path(file.path).read_bytes(), fact) for file, fact in facts}
 
@@ -145,6 +149,38 @@ def test_a_data_set_of_the_hub_by_its_id(tmp_path, monkeypatch):
     assert [fact.label for _, fact in found.values()] == ["liver", "heart", "heart"]
     with pytest.raises(ValueError, match=r"somebody/scans:test: .*; check the name and the split"):
         open_source("somebody/scans:test", tmp_path / "work")
+
+
+READ_FROM_HUB = """
+import json, sys
+from pathlib import Path
+from echocare_hf.curation.sources import open_source
+source = open_source(sys.argv[1], Path(sys.argv[2]))
+files = sorted(file for file in Path(source.root).rglob("*") if file.suffix == ".png")
+print(json.dumps([file.read_bytes().hex() for file in files]))
+"""
+
+
+def test_the_real_clients_read_a_data_set_from_a_server_of_the_hubs_protocol(tmp_path):
+    hub_rows(3).to_parquet(tmp_path / "hub/datasets/somebody/scans/data/train-00000-of-00001.parquet")
+    with serve_hub(tmp_path / "hub") as address:
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [sys.executable, "-c", READ_FROM_HUB]
+        run = subprocess.run(
+            [*command, "somebody/scans:train", str(tmp_path / "work")], env=environment, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert [bytes.fromhex(one) for one in json.loads(run.stdout)] == [png(number) for number in range(3)]
+        run = subprocess.run(
+            [*command, "somebody/else", str(tmp_path / "work")], env=environment, capture_output=True, text=True
+        )
+        assert "somebody/else: is no file or folder here, and no data set of the Hub" in run.stderr
 
 
 def test_an_id_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,23 +16,24 @@ from echocare_hf.data.reading_volume import first_bytes, header_value
 
 from .drops import Drops
 from .engine import run_jobs
-from .inventory import Inventory, read_files
+from .inventory import Bucket, Inventory, key_bytes, read_files, read_rows
 from .measure import chunk_job, run_chunk
-from .options import CurateOptions, Progress, digest
+from .options import CurateOptions, Progress, digest, word_number
 from .record import Drop
 from .tables import write_parquet
 
 _BLOCK = 1024**2
+_FILES_AT_A_TIME = 32768  # that share their hash with another
 _READERS = ("SimpleITK", "av", "gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
 """Modules of optional packages that decide which files can be read."""
 
 
-def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Progress) -> pa.ChunkedArray:
+def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Progress) -> list[Path]:
     """The content hash of every file, null for one that cannot be read. The hash of a MetaImage header covers its
     data file. Files hashed by an earlier run are not read again, unless one of their bucket could not be read then.
 
     Returns:
-        Binary of 32 bytes, in the order of `inventory.table`.
+        A parquet file for each of `inventory.buckets`, with the column `digest` (32 bytes).
     """
     jobs, places = [], []
     for bucket in inventory.buckets():
@@ -45,8 +47,7 @@ def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Prog
             jobs.append(json.dumps({"files": source, "rows": [rows.start, rows.stop], "target": str(place)}))
     for done, _ in enumerate(run_jobs(run_hashes, jobs, workers), 1):
         progress("hash", done, len(jobs))
-    columns = [pq.read_table(place)["digest"] for place in places]
-    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.binary(32))
+    return places
 
 
 def run_hashes(job: str) -> str:
@@ -69,7 +70,12 @@ def run_hashes(job: str) -> str:
 
 def _is_hashed(place: Path) -> bool:
     """Whether an earlier run could read all files of a bucket."""
-    return place.is_file() and pq.read_table(place)["digest"].null_count == 0
+    return place.is_file() and _digests(place).null_count == 0
+
+
+def _digests(place: Path) -> pa.ChunkedArray:
+    with pq.ParquetFile(place) as file:
+        return file.read()["digest"]
 
 
 def _data_files(path: str) -> list[Path]:
@@ -102,10 +108,25 @@ def _modified(path: str) -> int:
         return 0
 
 
+class Copies(NamedTuple):
+    """Exact copies that were dropped and have a group of their own: it is one with that of the file that was kept, which shows the same.
+
+    Attributes:
+        keys: S16 `(copies,)`, keys of the files that were kept (`key_bytes`).
+        groups: uint64 `(copies,)`, groups of the copies (`options.word_number`).
+    """
+
+    keys: np.ndarray
+    groups: np.ndarray
+
+
 def drop_exact_copies(
-    inventory: Inventory, hashes: pa.ChunkedArray, labelled: Callable[[str], bool], drops: Drops
-) -> tuple[np.ndarray, pa.Table]:
+    inventory: Inventory, hashes: Sequence[Path], labelled: Callable[[str], bool], drops: Drops
+) -> tuple[np.ndarray, Copies]:
     """Keep one of all files with the same bytes: a labelled one before others, then by the order of sources, then by name.
+
+    Eight bytes of each hash are in memory; the rest of it, and what is known of the file, only for some files at a time of those that
+    share them with another.
 
     Args:
         inventory: all files.
@@ -114,74 +135,135 @@ def drop_exact_copies(
         drops: gets a record of each file that is not kept, with the one that was kept for it.
 
     Returns:
-        Bool, in the order of `inventory.table`: what is kept; and a table of dropped copies, with the `key` of the file kept for each and
-        its own `group`, since both show the same person.
+        Bool, in the order of `inventory.buckets`: what is kept; and the groups of dropped copies.
     """
-    codes = pc.fill_null(hashes.combine_chunks().dictionary_encode().indices, -1).to_numpy()
-    kept = np.ones(len(codes), bool)
-    counts = np.bincount(codes + 1, minlength=1)
-    shared = np.flatnonzero((codes >= 0) & (counts[codes + 1] > 1))
-    files = inventory.table(["key", "source", "name", "texts", "group"]).take(pa.array(shared))
-    sources, names, texts = (files[name].to_pylist() for name in ("source", "name", "texts"))
-    order = {source: place for place, source in enumerate(inventory.sources)}
-    known = {text: labelled(text) for text in set(texts)}
-    ranked = sorted(
-        range(len(shared)), key=lambda i: (codes[shared[i]], not known[texts[i]], order[sources[i]], names[i])
-    )
-    first, copies, originals = -1, [], []
-    for i in ranked:
-        if first < 0 or codes[shared[i]] != codes[shared[first]]:
-            first = i
+    buckets = list(inventory.buckets())
+    starts = np.cumsum([0, *(bucket.stop - bucket.start for bucket in buckets)])
+    begins = np.concatenate([np.empty(0, np.uint64), *map(_beginnings, hashes)])
+    suspects, edges = _sharing(begins)
+    del begins
+    kept = np.ones(starts[-1], bool)
+    keys, groups = [np.empty(0, "S16")], [np.empty(0, np.uint64)]
+    while len(edges) > 1:
+        some = max(1, int(np.searchsorted(edges, edges[0] + _FILES_AT_A_TIME, "right")) - 1)
+        places = np.sort(suspects[edges[0] : edges[some]])
+        edges = edges[some:]
+        files = _with_digests(inventory, buckets, starts, hashes, places)
+        lost, originals = _rank_copies(files, inventory.sources, labelled, drops)
+        kept[places[lost]] = False
+        grouped = pc.is_valid(files["group"]).to_numpy()[lost]
+        keys.append(key_bytes(files["key"].take(pa.array(originals[grouped]))))
+        groups.append(
+            np.array(
+                [word_number(group) for group in files["group"].take(pa.array(lost[grouped])).to_pylist()], np.uint64
+            )
+        )
+    return kept, Copies(np.concatenate(keys), np.concatenate(groups))
+
+
+def _beginnings(place: Path) -> np.ndarray:
+    """The first eight bytes of each hash as a number, 0 for null: uint64 `(files,)`."""
+    column = _digests(place)
+    whole = b"".join(value[:8] if value else bytes(8) for value in column.to_pylist())
+    return np.frombuffer(whole, ">u8").astype(np.uint64)
+
+
+def _sharing(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of numbers above 0 that are there more than once, equal ones side by side, and where each number begins and the last
+    one ends.
+    """
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    same = (ordered[1:] == ordered[:-1]) & (ordered[1:] > 0)
+    shared = np.r_[same, False] | np.r_[False, same] if len(order) else np.zeros(0, bool)
+    begins = shared & ~np.r_[False, same] if len(order) else shared
+    return order[shared], np.r_[np.flatnonzero(begins[shared]), shared.sum()]
+
+
+def _with_digests(
+    inventory: Inventory, buckets: Sequence[Bucket], starts: np.ndarray, hashes: Sequence[Path], places: np.ndarray
+) -> pa.Table:
+    """What is known of the files at some places, ascending, with the hash of each."""
+    columns = ["key", "source", "name", "texts", "group"]
+    numbers = np.searchsorted(starts, places, "right") - 1
+    tables = []
+    for source in inventory.sources:
+        of_source = [number for number in np.unique(numbers).tolist() if buckets[number].source == source]
+        here = np.isin(numbers, of_source)
+        rows = [buckets[n].start + p - starts[n] for n, p in zip(numbers[here], places[here], strict=True)]
+        if not rows:
             continue
-        kept[shared[i]] = False
-        copies.append(i)
-        originals.append(first)
-        detail = f"of {sources[first]}/{names[first]}"
-        drops.append(Drop(sources[i], names[i], -1, "exact_copy", "same_bytes", detail))
-    keys, groups = (
-        files[name].take(pa.array(rows, pa.int64())) for name, rows in (("key", originals), ("group", copies))
-    )
-    grouped = pa.table({"key": keys, "group": groups})
-    return kept, grouped.filter(pc.is_valid(grouped["group"]))
+        found = [_digests(hashes[n]).take(pa.array(places[numbers == n] - starts[n])) for n in of_source]
+        whole = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.binary(32))
+        tables.append(read_rows(inventory.path(source), rows, columns).append_column("digest", whole))
+    return pa.concat_tables(tables)
+
+
+def _rank_copies(
+    files: pa.Table, order: Sequence[str], labelled: Callable[[str], bool], drops: Drops
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of files that are copies of another one that is kept, and the row of that one for each; the copies go to `drops`."""
+    sources, names, texts, digests = (files[name].to_pylist() for name in ("source", "name", "texts", "digest"))
+    place_of = {source: place for place, source in enumerate(order)}
+    known = {text: labelled(text) for text in set(texts)}
+    ranked = sorted(range(len(files)), key=lambda i: (digests[i], not known[texts[i]], place_of[sources[i]], names[i]))
+    lost, originals = [], []
+    first = -1
+    for i in ranked:
+        if first < 0 or digests[i] != digests[first]:
+            first = i
+        else:
+            lost.append(i)
+            originals.append(first)
+            detail = f"of {sources[first]}/{names[first]}"
+            drops.append(Drop(sources[i], names[i], -1, "exact_copy", "same_bytes", detail))
+    return np.array(lost, np.int64), np.array(originals, np.int64)
+
+
+class Chunk(NamedTuple):
+    """What was measured of the files of a bucket: a parquet file of `measure.run_chunk`."""
+
+    path: Path
+    bucket: Bucket
 
 
 def measure_all(
     inventory: Inventory,
-    hashes: pa.ChunkedArray,
+    hashes: Sequence[Path],
     kept: np.ndarray,
     work: Path,
     options: CurateOptions,
     progress: Progress,
-) -> tuple[list[Path], list[dict]]:
+) -> tuple[list[Chunk], list[dict]]:
     """Measure all files that are kept, chunk by chunk; chunks that an earlier run has finished are used again.
 
     Returns:
-        The parquet file of each chunk, and what `run_chunk` says of the chunks that were measured now.
+        The chunks, and what `run_chunk` says of those that were measured now.
     """
-    jobs, targets = [], []
+    jobs, chunks = [], []
     done = 0
     readers = json.dumps(installed_readers())
-    for bucket in inventory.buckets():
-        places = done + np.flatnonzero(kept[done : done + bucket.stop - bucket.start])
-        rows = (places - done + bucket.start).tolist()
+    for bucket, place in zip(inventory.buckets(), hashes, strict=True):
+        chosen = np.flatnonzero(kept[done : done + bucket.stop - bucket.start])
         done += bucket.stop - bucket.start
-        if not rows:
+        if not len(chosen):
             continue
+        rows = (chosen + bucket.start).tolist()
         files = read_files(inventory.path(bucket.source), rows)
-        contents = [value.hex() if value else "" for value in hashes.take(pa.array(places)).to_pylist()]
+        contents = [value.hex() if value else "" for value in _digests(place).take(pa.array(chosen)).to_pylist()]
         state = [(file.source, file.name, content) for file, content in zip(files, contents, strict=True)]
         name = f"{bucket.source}-{bucket.number}-{digest(options.measuring(), readers, json.dumps(state))}.parquet"
         target = work / "chunks" / name
-        targets.append(target)
+        chunks.append(Chunk(target, bucket))
         if not target.is_file():
             jobs.append(chunk_job(inventory.path(bucket.source), rows, target, options))
     results = []
     for result in run_jobs(run_chunk, jobs, options.workers):
         results.append(json.loads(result))
         progress("measure", len(results), len(jobs))
-    return targets, results
+    return chunks, results
 
 
-def rows_of(tables: Sequence[Path]) -> int:
-    """The number of rows of some parquet files."""
-    return sum(pq.read_metadata(path).num_rows for path in tables)
+def rows_of(chunks: Sequence[Chunk]) -> int:
+    """The number of rows of some chunks: images, and what was dropped while measuring."""
+    return sum(pq.read_metadata(chunk.path).num_rows for chunk in chunks)

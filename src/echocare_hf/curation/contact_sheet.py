@@ -1,6 +1,7 @@
 """The paper's inspection by hand: pages with up to 100 random images a class, and a key that marks the wrong ones.
 
-A page is one file that needs no network. Marks are kept by the browser and saved as `marks.csv`, which `echocare curate --marks` takes.
+A page is one file that needs no network. Marks are kept by the browser, apart for each folder of a corpus, and saved as `marks.csv`,
+which `echocare curate --marks` takes.
 """
 
 import base64
@@ -35,7 +36,7 @@ button { font: inherit; padding: 4px 10px }
 
 _SCRIPT = """
 const figures = [...document.querySelectorAll("figure")];
-const key = "echocare-marks";
+const key = "echocare-marks " + location.pathname.replace(/[^/]*$/, "");
 const marks = new Map(JSON.parse(localStorage.getItem(key) || "[]"));
 let place = 0;
 function show() {

@@ -1,45 +1,36 @@
 """Everything that needs to see all images at once: exclusion, marks, near-copies, labels, splits.
 
-Columns are kept as Arrow and numpy arrays, some hundred bytes an image.
+What is known of each image lies on disk (`rows`, `kept`); in memory are numbers, about a hundred bytes an image at the most.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from .chunks import Chunk, Copies
+from .clusters import find_clusters, join_files, split_clusters
 from .drops import Drops
 from .exclude import ExcludeList
 from .inventory import Inventory
+from .kept import Kept, write_kept
 from .mapping import LabelMapper
-from .measure import CHUNK_COLUMNS
-from .modality import modality_from_text
 from .near_duplicates import components, keep_apart, near_any, near_images
-from .options import CurateOptions, digest
+from .options import CurateOptions
 from .record import Drop
-from .tables import sort_table
+from .rows import MARKED, SAME_PIXELS, Compared, Rows, gather
 
-_FACTS = ("source", "dataset", "texts", "label", "group", "licence", "modality", "spacing_row_mm", "spacing_column_mm")
-_DROP_COLUMNS = ("source", "name", "frame", "step", "reason", "detail")
-_DIGEST = "pixel_digest"  # only a list of images to exclude asks for it
-_MEASURED = [name for name in CHUNK_COLUMNS if name not in ("image", "shape", "source", "reason", "detail", _DIGEST)]
-_REASONS = (
-    None,
-    ("excluded", "same_pixels"),
-    ("excluded", "looks_the_same"),
-    ("marked", "marked_by_a_person"),
-    ("near_copy", "looks_the_same"),
-)
-_SAME_PIXELS, _LOOKS_THE_SAME, _MARKED, _NEAR_COPY = range(1, 5)
-_REPEATED = ("modality", "patient")  # few different texts
-_BATCH = 65536
-_WORD = pa.dictionary(pa.int32(), pa.string())
+_FREE, _SAME_PIXELS, _LOOKS_THE_SAME, _MARKED, _NEAR_COPY = range(5)
+_REASONS = {
+    _SAME_PIXELS: ("excluded", "same_pixels"),
+    _LOOKS_THE_SAME: ("excluded", "looks_the_same"),
+    _MARKED: ("marked", "marked_by_a_person"),
+    _NEAR_COPY: ("near_copy", "looks_the_same"),
+}
+_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True)
@@ -47,275 +38,129 @@ class Decisions:
     """What becomes of all images.
 
     Attributes:
-        kept: Arrow table, a row an image that enters the corpus, with the columns of the corpus but the image itself, and `chunk`,
-            `key`, `image_bytes`, `order`.
-        drops: everything else that was measured, one record each, in no order.
+        kept: the images that enter the corpus.
         near_groups: groups of near-copies with more than one image.
     """
 
-    kept: pa.Table
-    drops: Drops
+    kept: Kept
     near_groups: int
 
 
 def decide(
-    chunks: Sequence[Path],
+    chunks: Sequence[Chunk],
     inventory: Inventory,
-    copies: pa.Table,
+    copies: Copies,
     mapper: LabelMapper,
     exclude: ExcludeList,
     marks: Mapping[str, str],
     options: CurateOptions,
+    folder: Path,
+    drops: Drops,
 ) -> Decisions:
     """Decide over all images that were measured.
 
     Args:
-        chunks: parquet files of `measure_all`.
+        chunks: of `measure_all`.
         inventory: what is known of the files.
         copies: groups of the exact copies that were dropped, of `drop_exact_copies`.
         mapper: from texts to nodes; it counts what it maps.
         exclude: images that must not enter the corpus.
         marks: id of an image that a person has marked as wrong, to the note.
         options: the settings.
+        folder: for what is known of the images.
+        drops: gets a record of each image that is not kept.
 
     Returns:
         The decisions; they depend on the contents of the chunks, not on their order.
     """
-    drops = Drops()
-    rows = _read(chunks, [*_MEASURED, *([_DIGEST] if exclude else [])], drops)
-    facts = _facts(rows["key"], inventory)
-    ids = _strings(digest, rows["key"], rows["frame"].cast(pa.string()))
-    reasons = np.zeros(len(rows), np.int8)
-    details: dict[int, str] = {}
-    _exclude(rows, exclude, reasons, details)
-    if marks:
-        for index in np.flatnonzero(
-            (reasons == 0) & np.asarray(pc.is_in(ids, value_set=pa.array(list(marks))))
-        ).tolist():
-            reasons[index], details[index] = _MARKED, marks[ids[index].as_py()]
-    nodes = _nodes(facts["texts"], reasons, mapper)
-    near = _near_copies(rows, facts["source"], nodes, reasons, details, options.near_distance)
-    clusters = _clusters(ids, rows["key"], facts["group"], rows["patient"], copies, near)
-    for index in np.flatnonzero(reasons).tolist():
-        step, reason = _REASONS[reasons[index]] or ("", "")
-        place = (facts["source"][index].as_py(), rows["name"][index].as_py(), rows["frame"][index].as_py())
-        drops.append(Drop(*place, step, reason, details[index]))
-    kept = pa.array(np.flatnonzero(reasons == 0))
-    columns = _columns(
-        rows.take(kept), facts.take(kept), nodes.take(kept), ids.take(kept), clusters.take(kept), options
-    )
-    _, sizes = np.unique(near, return_counts=True)
-    return Decisions(_fill_validation(pa.table(columns), options), drops, int((sizes > 1).sum()))
+    rows, compared = gather(chunks, inventory, folder, exclude.pixel_digests, marks, drops)
+    reasons = _listed(compared, exclude)
+    nodes = _nodes(rows, reasons, mapper)
+    order = np.lexsort((compared.frames, compared.keys)).astype(np.int32 if len(rows) < 2**31 else np.int64)
+    files = join_files(compared.keys, order, copies)
+    compared.keys = np.empty(0, "S16")
+    near = _near_copies(compared, order, nodes, reasons, options.near_distance)
+    clusters = find_clusters(rows, files, near.pairs)
+    validation, numbers = split_clusters(clusters, reasons == _FREE, options)
+    drops.extend(_dropped(rows, reasons, near, marks))
+    node_column = pa.DictionaryArray.from_arrays(pa.array(nodes, mask=nodes < 0), pa.array(mapper.tree.ids))
+    places = order[reasons[order] == _FREE]
+    kept = write_kept(folder, rows, places, node_column, clusters, validation, numbers, options)
+    return Decisions(kept, near.groups)
 
 
-def _read(chunks: Sequence[Path], columns: Sequence[str], drops: Drops) -> pa.Table:
-    """What was measured and kept, without the images, with the number of the chunk, by key and frame; the rest goes to `drops`."""
-    types = {name: pa.type_for_alias(CHUNK_COLUMNS[name]) for name in columns}
-    types |= dict.fromkeys(_REPEATED, _WORD)
-    tables = [pa.schema([*types.items(), ("chunk", pa.int32())]).empty_table()]
-    for number, path in enumerate(chunks):
-        whole = pq.read_table(path, columns=list(dict.fromkeys([*columns, *_DROP_COLUMNS])))
-        drops.extend_table(whole.filter(pc.is_valid(whole["step"])))
-        table = whole.filter(pc.is_null(whole["step"])).select(list(columns))
-        for name in _REPEATED:
-            table = table.set_column(table.column_names.index(name), name, table[name].cast(_WORD))
-        tables.append(table.append_column("chunk", pa.array(np.full(len(table), number, np.int32))))
-    together = pa.concat_tables(tables).drop_columns(["step"])
-    return sort_table(together, ["key", "frame"]).combine_chunks()
-
-
-def _facts(keys: pa.ChunkedArray, inventory: Inventory) -> pa.Table:
-    """The facts of the file of each row."""
-    known = inventory.table(["key", *_FACTS]).unify_dictionaries()
-    places = pc.index_in(keys, value_set=known["key"].combine_chunks())
-    return known.drop_columns(["key"]).take(places).combine_chunks()
-
-
-def _strings(function: Callable[..., str], *columns: pa.ChunkedArray) -> pa.Array:
-    """A string for each row, made batch by batch."""
-    parts = [pa.array([], pa.string())]
-    for start in range(0, len(columns[0]), _BATCH):
-        cells = (column.slice(start, _BATCH).to_pylist() for column in columns)
-        parts.append(pa.array([function(*row) for row in zip(*cells, strict=True)], pa.string()))
-    return pa.concat_arrays(parts)
-
-
-def _words(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
-    """The codes of a dictionary-encoded column, -1 for null, and its words."""
-    whole = column.unify_dictionaries().combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pc.fill_null(whole.indices, -1).to_numpy(), whole.dictionary.to_pylist()
-
-
-def _encoded(codes: np.ndarray, words: Sequence[str]) -> pa.Array:
-    """The opposite of `_words`."""
-    indices = pa.array(codes, pa.int32(), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()))
-
-
-def _exclude(rows: pa.Table, exclude: ExcludeList, reasons: np.ndarray, details: dict[int, str]) -> None:
-    if not exclude:
-        return
+def _listed(compared: Compared, exclude: ExcludeList) -> np.ndarray:
+    """Why images are dropped that stand on a list: int8 `(images,)`."""
+    reasons = np.zeros(len(compared.listed), np.int8)
     if len(exclude.hashes):
-        for name in ("raw_hash", "hash"):
-            reasons[near_any(rows[name].to_numpy(), exclude.hashes, exclude.distance)] = _LOOKS_THE_SAME
-    listed = pa.array(sorted(exclude.pixel_digests), pa.string())
-    reasons[pc.is_in(rows["pixel_digest"], value_set=listed).to_numpy()] = _SAME_PIXELS
-    details.update(dict.fromkeys(np.flatnonzero(reasons).tolist(), "on the list of --exclude"))
+        for hashes in (compared.raw_hashes, compared.hashes):
+            reasons[near_any(hashes, exclude.hashes, exclude.distance)] = _LOOKS_THE_SAME
+    reasons[compared.listed == SAME_PIXELS] = _SAME_PIXELS
+    reasons[(compared.listed == MARKED) & (reasons == _FREE)] = _MARKED
+    return reasons
 
 
-def _nodes(texts: pa.ChunkedArray, reasons: np.ndarray, mapper: LabelMapper) -> pa.Array:
-    """The node of each row that is still free, null for the others and where there is none."""
-    codes, words = _words(texts)
-    parsed = [[(where, text) for where, text in json.loads(word)] for word in words]
-    numbers = {node: number for number, node in enumerate(mapper.tree.ids)}
-    found = np.full(len(codes), -1, np.int32)
-    for index in np.flatnonzero(reasons == 0).tolist():
-        node = mapper.map(parsed[codes[index]])
-        if node is not None:
-            found[index] = numbers[node]
-    return _encoded(found, mapper.tree.ids)
+def _nodes(rows: Rows, reasons: np.ndarray, mapper: LabelMapper) -> np.ndarray:
+    """The number of the node of each image that is still free, -1 for the others and where there is none: int16 `(images,)`."""
+    numbers = {node: number for number, node in enumerate(mapper.tree.ids)} | {None: -1}
+    found = np.full(len(rows), -1, np.int16)
+    place = 0
+    for batch in rows.scan(["texts"]):
+        parsed: dict[str, list[tuple[str, str]]] = {}
+        for texts in batch["texts"].to_pylist():
+            if reasons[place] == _FREE:
+                if texts not in parsed:
+                    parsed[texts] = [(where, text) for where, text in json.loads(texts)]
+                found[place] = numbers[mapper.map(parsed[texts])]
+            place += 1
+    return found
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Near-copies: pairs of places, how many groups of more than one image they make, and the places dropped with that kept for each."""
+
+    pairs: np.ndarray
+    groups: int
+    dropped: np.ndarray
+    originals: np.ndarray
 
 
 def _near_copies(
-    rows: pa.Table,
-    sources: pa.ChunkedArray,
-    nodes: pa.Array,
-    reasons: np.ndarray,
-    details: dict[int, str],
-    distance: int,
-) -> np.ndarray:
-    """Mark near-copies in `reasons`; returns the component of each row, int64 `(rows,)`."""
-    component = np.arange(len(rows), dtype=np.int64)
+    compared: Compared, order: np.ndarray, nodes: np.ndarray, reasons: np.ndarray, distance: int
+) -> _Near:
+    """Find near-copies among the images that are still free, and mark in `reasons` the ones to drop; empties the hashes of `compared`."""
+    free = order[reasons[order] == _FREE] if distance >= 0 else order[:0]
+    hashes, compared.hashes = compared.hashes[free], np.empty(0, np.uint64)
+    raw_hashes, compared.raw_hashes = compared.raw_hashes[free], np.empty(0, np.uint64)
+    sizes = 2 * compared.areas[free] + (nodes[free] >= 0)
     if distance < 0:
-        return component
-    free = np.flatnonzero(reasons == 0)
-    hashes, raw_hashes = (rows[name].to_numpy()[free] for name in ("hash", "raw_hash"))
-    found = components(len(free), near_images(hashes, raw_hashes, distance))
-    area = rows["region_width"].to_numpy()[free].astype(np.int64) * rows["region_height"].to_numpy()[free]
-    labelled = nodes.is_valid().to_numpy(zero_copy_only=False)[free]
-    kept = keep_apart(hashes, raw_hashes, 2 * area + labelled, distance)
-    for number in np.flatnonzero(kept != np.arange(len(free))).tolist():
-        index, other = int(free[number]), int(free[kept[number]])
-        frame = rows["frame"][other].as_py()
-        place = f"{sources[other].as_py()}/{rows['name'][other].as_py()}"
-        detail = f"of {place} frame {frame}" if frame else f"of {place}"
-        reasons[index], details[index] = _NEAR_COPY, detail
-    component[free] = free[found]
-    return component
+        return _Near(np.empty((0, 2), order.dtype), 0, free, free)
+    pairs = near_images(hashes, raw_hashes, distance)
+    kept_for = keep_apart(hashes, raw_hashes, sizes, distance, pairs)
+    members, compact = np.unique(pairs, return_inverse=True)
+    groups = len(np.unique(components(len(members), compact.reshape(-1, 2))))
+    lost = np.flatnonzero(kept_for != np.arange(len(free)))
+    reasons[free[lost]] = _NEAR_COPY
+    return _Near(free[pairs], groups, free[lost], free[kept_for[lost]])
 
 
-def _clusters(
-    ids: pa.Array,
-    keys: pa.ChunkedArray,
-    groups: pa.ChunkedArray,
-    patients: pa.ChunkedArray,
-    copies: pa.Table,
-    component: np.ndarray,
-) -> pa.Array:
-    """What must stay in one split: frames of one file (rows are in the order of `keys`), images of one group or patient, and near-copies.
-
-    Each group and patient is a point of its own, to which its images are joined, and to a group the originals of its exact copies too.
-    Named by the smallest id in it.
-    """
-    whole = keys.combine_chunks()
-    later = np.flatnonzero(pc.equal(whole[1:], whole[:-1]).to_numpy(zero_copy_only=False)) + 1
-    moved = np.flatnonzero(component != np.arange(len(component)))
-    pairs = [np.stack([later - 1, later], 1), np.stack([component[moved], moved], 1)]
-    images = np.arange(len(ids))
-    originals = pc.fill_null(pc.index_in(copies["key"], value_set=whole), -1).to_numpy()
-    all_groups = pa.chunked_array([*groups.chunks, *copies["group"].chunks], _WORD)
-    points = len(ids)
-    for column, members in ((all_groups, np.concatenate([images, originals])), (patients, images)):
-        codes, words = _words(column)
-        stated = np.flatnonzero((codes >= 0) & (members >= 0))
-        pairs.append(np.stack([points + codes[stated], members[stated]], 1))
-        points += len(words)
-    together = components(points, np.concatenate(pairs))[: len(ids)]
-    by_id = pc.sort_indices(ids).to_numpy()
-    rank = np.empty(len(ids), np.int64)
-    rank[by_id] = np.arange(len(ids))
-    smallest = np.full(len(ids), len(ids), np.int64)
-    np.minimum.at(smallest, together, rank)
-    return ids.take(pa.array(by_id[smallest[together]] if len(ids) else by_id))
+def _dropped(rows: Rows, reasons: np.ndarray, near: _Near, marks: Mapping[str, str]) -> Iterator[Drop]:
+    """A record of each image that is dropped."""
+    by_place = np.argsort(near.dropped)
+    lost = np.flatnonzero(reasons)
+    for start in range(0, len(lost), _AT_A_TIME):
+        some = lost[start : start + _AT_A_TIME]
+        is_near = reasons[some] == _NEAR_COPY
+        details = np.full(len(some), "on the list of --exclude", object)
+        found = np.searchsorted(near.dropped, some[is_near], sorter=by_place)
+        others = near.originals[by_place[found]]
+        details[is_near] = [_of(**row) for row in rows.take(others, ["source", "name", "frame"]).to_pylist()]
+        table = rows.take(some, ["source", "name", "frame", "id"])
+        for row, reason, detail in zip(table.to_pylist(), reasons[some].tolist(), details, strict=True):
+            said = marks[row["id"]] if reason == _MARKED else detail
+            yield Drop(row["source"], row["name"], row["frame"], *_REASONS[reason], said)
 
 
-def _columns(
-    rows: pa.Table, facts: pa.Table, nodes: pa.Array, ids: pa.Array, clusters: pa.Array, options: CurateOptions
-) -> dict[str, pa.Array]:
-    spacing_row, spacing_column = _spacings(rows, facts)
-    keys = np.fromiter((int(key.as_py()[:16], 16) for key in rows["key"]), np.uint64, len(rows))
-    orders = _mix(_mix(keys ^ np.uint64(options.seed)) + rows["frame"].to_numpy().astype(np.uint64))
-    return {
-        "chunk": rows["chunk"],
-        "key": rows["key"],
-        "image_bytes": rows["image_bytes"],
-        "order": pa.array(orders),
-        "id": ids,
-        "node": nodes,
-        "label": facts["label"],
-        "group": facts["group"],
-        "cluster": clusters,
-        "source": facts["dataset"],
-        "licence": facts["licence"],
-        "split": _strings(lambda cluster: _split(cluster, options), pa.chunked_array([clusters])).dictionary_encode(),
-        "modality": _modalities(facts["modality"], rows["modality"]),
-        "width": rows["width"],
-        "height": rows["height"],
-        "spacing_row_mm": spacing_row,
-        "spacing_column_mm": spacing_column,
-        "source_path": rows["name"],
-        "frame": rows["frame"],
-        "text_suspected": rows["text_suspected"],
-        "text_removed": rows["text_removed"],
-    }
-
-
-def _spacings(rows: pa.Table, facts: pa.Table) -> Iterable[pa.Array]:
-    """The file's own spacing, else the table's, which is that of the file before it was reduced: down, and across."""
-    own = [rows[name].to_numpy() for name in ("spacing_row_mm", "spacing_column_mm")]
-    stated = [facts[name].to_numpy() for name in ("spacing_row_mm", "spacing_column_mm")]
-    scales = [rows[name].to_numpy().astype(np.float64) for name in ("scale_row", "scale_column")]
-    measured = ~np.isnan(own[0]) & ~np.isnan(own[1])
-    for mine, theirs, scale in zip(own, stated, scales, strict=True):
-        yield pa.array(np.where(measured, mine, theirs * scale).astype(np.float32), from_pandas=True)
-
-
-def _modalities(stated: pa.ChunkedArray, told: pa.ChunkedArray) -> pa.Array:
-    """What the table states, else what the file or its colours tell."""
-    codes, words = _words(stated)
-    told_codes, told_words = _words(told)
-    modes = [modality_from_text(word) for word in words]
-    places = {word: number for number, word in enumerate(dict.fromkeys([*told_words, *filter(None, modes)]))}
-    own = np.array([places[word] for word in told_words], np.int32)[told_codes] if len(told_words) else told_codes
-    table = np.array([places[mode] if mode else -1 for mode in [*modes, None]], np.int32)[codes]  # -1 is the last one
-    return _encoded(np.where(table >= 0, table, own), list(places))
-
-
-def _split(cluster: str, options: CurateOptions) -> str:
-    """By chance, but the same for a cluster in every run, whatever else is in the corpus."""
-    chance = int(digest("split", str(options.seed), cluster, size=8), 16) / 2**64
-    return "validation" if chance < options.validation else "train"
-
-
-def _fill_validation(table: pa.Table, options: CurateOptions) -> pa.Table:
-    """In a corpus so small that chance has left a split without a cluster, move the one that comes nearest to it."""
-    splits = pc.unique(table["split"]).to_pylist()
-    if options.validation == 0 or len(splits) != 1:
-        return table
-    clusters = sorted(
-        pc.unique(table["cluster"]).to_pylist(), key=lambda name: digest("split", str(options.seed), name, size=8)
-    )
-    if len(clusters) < 2:
-        return table
-    moved, target = (clusters[0], "validation") if splits == ["train"] else (clusters[-1], "train")
-    changed = pc.if_else(pc.equal(table["cluster"], moved), target, splits[0])
-    return table.set_column(table.column_names.index("split"), "split", changed)
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit numbers that looks random (splitmix64, Steele et al. 2014): uint64, any shape."""
-    with np.errstate(over="ignore"):
-        values = values + np.uint64(0x9E3779B97F4A7C15)
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+def _of(source: str, name: str, frame: int) -> str:
+    return f"of {source}/{name} frame {frame}" if frame else f"of {source}/{name}"

@@ -1,12 +1,13 @@
 """What the tables beside the images, and the names of folders, say of each file: labels, group, licence, spacing."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from echocare_hf.data.labelled.folder import MaskFinder, split_name
+from echocare_hf.data.labelled.folder import MaskFinder, split_name, stem_of
 from echocare_hf.data.labelled.known import known_group, known_set
 from echocare_hf.data.labelled.table import (
     IMAGE_COLUMNS,
@@ -27,7 +28,7 @@ from echocare_hf.data.labelled.table import (
 from echocare_hf.data.reading_record import Spacing, clean_spacing
 
 from .record import FoundFile
-from .webdataset import is_side_car, read_side_cars, sample_key
+from .webdataset import in_tar, is_side_car, read_side_cars, sample_key
 
 NODE_COLUMNS = ("node", "anatomy_node", "anatomy")
 VIEW_COLUMNS = ("view", "plane", "structure")
@@ -35,6 +36,9 @@ ORGAN_COLUMNS = ("organ", "body_part", "region", "site", "muscle")
 MODALITY_COLUMNS = ("modality", "mode")
 DATASET_COLUMNS = ("dataset", "data_set", "source_dataset")
 _TABLE_NAMES = (*METADATA_NAMES, "index.csv", "labels.csv", "train.csv")
+_MASK_WORD = re.compile(
+    r"[ _-](?:mask|gt|seg|annotation|label)", re.IGNORECASE
+)  # all that `MaskFinder` knows begin like this
 _PLAIN_FOLDERS = ("images", "image", "imgs", "img", "frames", "videos", "video", "dicom", "data")
 
 
@@ -81,10 +85,19 @@ class _Spoken:
     datasets: set[str] = field(default_factory=set)
 
 
+def reading_order(name: str) -> tuple[str, str, str]:
+    """Where a file stands in the order in which `read_facts` wants them: a folder before those in it, and in it side by side what one
+    image may come with (its masks, its side-cars), whose names begin with the same text, the second one.
+    """
+    folder, _, last = name.rpartition("/")
+    begin = stem_of(last) if not in_tar(name) else last.partition(".")[0]
+    return folder.replace("/", "\0"), _MASK_WORD.split(begin, maxsplit=1)[0], name
+
+
 def read_facts(
     source: str,
     root: Path,
-    images: Iterable[FoundFile],
+    files: Iterable[tuple[str, str, bytes, int]],
     tables: Iterable[FoundFile],
     manifest: Table | None,
     problems: list[str],
@@ -98,8 +111,8 @@ def read_facts(
     Args:
         source: name of the source.
         root: folder or file of the source; the names of known public data sets in its path count.
-        images: what may be images.
-        tables: what may be tables or side-cars.
+        files: what may be images, and side-cars, of `sources.sort_by_type`.
+        tables: what may be tables.
         manifest: the rows of a source that is a manifest, else None.
         problems: gets one line for each table that cannot be read.
 
@@ -107,38 +120,48 @@ def read_facts(
         Each image with its facts.
     """
     by_folder: dict[str, list[FoundFile]] = {}
-    side_cars: dict[str, list[FoundFile]] = {}
     for file in tables:
         if PurePosixPath(file.name).name.lower() in _TABLE_NAMES:
-            by_folder.setdefault(_folder(file), []).append(file)
-        elif is_side_car(file.name):
-            side_cars.setdefault(sample_key(file.name), []).append(file)
+            by_folder.setdefault(_folder(file.name), []).append(file)
     innermost = [_spoken("", manifest)] if manifest is not None else []
     outermost = [_spoken("", table) for table in _index_above(root)]
     opened: dict[str, list[_Spoken]] = {}
-    ordered = sorted(
-        images, key=lambda file: (_folder(file).replace("/", "\0"), file.name)
-    )  # a folder before those in it
-    for folder, members in groupby(ordered, key=_folder):
-        files = list(members)
+    for folder, rows in groupby(files, key=lambda row: _folder(row[1])):
         above = _folders_above(folder)
         opened = {
             place: opened[place] if place in opened else _open(place, by_folder.get(place, ()), problems)
             for place in above
         }
         spoken = [*innermost, *(table for place in above for table in opened[place]), *outermost]
-        masks = _masks(root, files)
         datasets = {dataset for table in spoken for dataset in table.datasets}
-        for file in files:
-            rows = [(row, table.table) for table in spoken for row in table.rows.get(file.name, ())]
-            if cars := side_cars.get(sample_key(file.name)):
-                rows = [*_side_car_rows(cars, problems), *rows]
-            is_label = file.name in masks or any(file.name in table.labels for table in spoken)
-            yield file, _facts(source, root, file.name, rows, is_label, datasets)
+        for _, members in groupby(rows, key=lambda row: reading_order(row[1])[1]):
+            images, cars = _images_and_side_cars(members)
+            masks = _masks(root, images)
+            for file in images:
+                said = [(row, table.table) for table in spoken for row in table.rows.get(file.name, ())]
+                if beside := cars.get(sample_key(file.name)):
+                    said = [*_side_car_rows(beside, problems), *said]
+                is_label = file.name in masks or any(file.name in table.labels for table in spoken)
+                yield file, _facts(source, root, file.name, said, is_label, datasets)
 
 
-def _folder(file: FoundFile) -> str:
-    return file.name.rpartition("/")[0]
+def _images_and_side_cars(
+    rows: Iterable[tuple[str, str, bytes, int]],
+) -> tuple[list[FoundFile], dict[str, list[FoundFile]]]:
+    """The images among some files of one folder, and by `sample_key` what lies beside them in a webdataset shard."""
+    images: list[FoundFile] = []
+    cars: dict[str, list[FoundFile]] = {}
+    for source, name, path, size in rows:
+        file = FoundFile(source, name, os.fsdecode(path), size)
+        if is_side_car(name):
+            cars.setdefault(sample_key(name), []).append(file)
+        else:
+            images.append(file)
+    return images, cars
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _folders_above(folder: str) -> list[str]:
@@ -158,7 +181,7 @@ def _open(folder: str, files: Iterable[FoundFile], problems: list[str]) -> list[
 
 
 def _masks(root: Path, files: Sequence[FoundFile]) -> set[str]:
-    """Names of the files of one folder that are masks by their names."""
+    """Names of those files that are masks by their names; what a mask belongs to is among them."""
     virtual = Path("/") if not root.name else Path("/", root.name)
     finder = MaskFinder(virtual, [virtual / file.name for file in files])
     return {path.relative_to(virtual).as_posix() for path in finder.masks}

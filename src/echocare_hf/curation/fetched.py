@@ -124,6 +124,7 @@ def fetch_rows(given: str, work: Path, progress: Progress) -> Path:
         OSError: if the disk is full.
     """
     from datasets import ClassLabel, load_dataset
+    from huggingface_hub.errors import HfHubHTTPError
 
     name, _, split = given.partition(":")
 
@@ -140,7 +141,7 @@ def fetch_rows(given: str, work: Path, progress: Progress) -> Path:
     target = work / digest(given)
     try:
         materialise(target, lambda folder: (write_rows(rows(), folder), []))
-    except (FileNotFoundError, ConnectionError, ValueError) as error:
+    except (FileNotFoundError, ConnectionError, HfHubHTTPError, ValueError) as error:
         raise ValueError(
             f"{given}: is no file or folder here, and no data set of the Hub that can be read"
             f" ({' '.join(str(error).split())[:120]}); check the name and the split"

@@ -13,12 +13,10 @@ Source: Manku, Jain, Das Sarma, Detecting near-duplicates for web crawling (WWW 
 """
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 BITS = 64
 ALIKE = 12
@@ -30,7 +28,9 @@ COMMON = 1_000
 them out."""
 
 _MOST_BLOCKS = 8
-_PAIR_BATCH = 4_000_000  # candidates compared at a time
+_PAIR_BATCH = 250_000  # candidates compared at a time
+_SORTED_AT_A_TIME = 131_072  # hashes
+_NEAR_BATCH = 262_144  # hashes that are compared with a list at a time
 _SORT_COST = 20.0  # of one hash in one sort, in units of comparing one pair
 
 
@@ -84,29 +84,43 @@ def near_hashes(
     if not 0 <= distance <= 8:
         raise ValueError(f"distance must be 0 to 8 bits, not {distance}")
     hashes = np.ascontiguousarray(hashes, np.uint64)
-    order = np.lexsort((hashes,) if also is None else (also, hashes))
-    new = hashes[order[1:]] != hashes[order[:-1]]
-    if also is not None:
-        new |= also[order[1:]] != also[order[:-1]]
-    starts = np.flatnonzero(np.r_[True, new]) if len(order) else order
-    first = order[starts]  # the sort is stable, so the first of equals comes first
-    pairs = [np.stack([first.repeat(np.diff(np.r_[starts, len(order)])), order], 1)]
-    pairs[0] = pairs[0][pairs[0][:, 0] != pairs[0][:, 1]]
-    unique, others = hashes[first], None if also is None else also[first]
-    if (distance > 0 or also is not None) and len(unique) > 1:
+    first, stars = _distinct_images(hashes, also)
+    pairs = [stars]
+    if (distance > 0 or also is not None) and len(first) > 1:
+        unique, others = hashes[first], None if also is None else also[first]
         blocks = choose_blocks(len(unique), distance) if blocks is None else blocks
         if blocks <= distance:
             raise ValueError(f"{blocks} blocks cannot find hashes {distance} bits apart; take at least {distance + 1}")
         edges = [BITS * block // blocks for block in range(blocks + 1)]
         for chosen in combinations(range(blocks), blocks - distance):
             mask = sum(((1 << (edges[block + 1] - edges[block])) - 1) << edges[block] for block in chosen)
-            pairs += [first[found] for found in _equal_under(unique, others, np.uint64(mask), distance)]
+            for some in _parts(unique, edges[chosen[-1] + 1]):
+                apart = None if others is None else others[some]
+                found = _equal_under(unique[some], apart, np.uint64(mask), distance)
+                pairs += [first[some[pair]] for pair in found if len(pair)]
     return _distinct(np.concatenate(pairs), len(hashes))
+
+
+def _distinct_images(hashes: np.ndarray, also: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first image with each hash (each pair of hashes, if there are two), and its pairs `(pairs, 2)` with those equal to it."""
+    order = np.argsort(hashes, kind="stable") if also is None else np.lexsort((also, hashes))
+    new = hashes[order[1:]] != hashes[order[:-1]]
+    if also is not None:
+        new |= also[order[1:]] != also[order[:-1]]
+    starts = np.flatnonzero(np.r_[True, new]) if len(order) else order
+    first = order[starts]  # the sort is stable, so the first of equals comes first
+    again = np.flatnonzero(~new) + 1
+    leader = first[np.searchsorted(starts, again, "right") - 1]
+    return first.astype(_index_type(len(hashes))), np.stack([leader, order[again]], 1)
+
+
+def _index_type(count: int) -> type[np.signedinteger]:
+    return np.int32 if count < 2**31 else np.int64
 
 
 def _distinct(pairs: np.ndarray, count: int) -> np.ndarray:
     """Pairs of numbers below `count`, the smaller first, sorted, each once: int64 `(pairs, 2)`."""
-    keys = np.unique(pairs.min(axis=1) * count + pairs.max(axis=1))
+    keys = np.unique(pairs.min(axis=1).astype(np.int64) * count + pairs.max(axis=1))
     return np.stack(np.divmod(keys, max(1, count)), axis=1)
 
 
@@ -118,14 +132,46 @@ def near_any(hashes: np.ndarray, targets: np.ndarray, distance: int) -> np.ndarr
         targets: uint64 `(targets,)`.
         distance: most bits that may differ, 0 to 8.
     """
-    unique, inverse = np.unique(np.concatenate([hashes, targets]).astype(np.uint64), return_inverse=True)
-    wanted = np.zeros(len(unique), bool)
-    wanted[inverse[len(hashes) :]] = True
-    pairs = near_hashes(unique, distance)
-    found = wanted.copy()
-    found[pairs[wanted[pairs[:, 1]], 0]] = True
-    found[pairs[wanted[pairs[:, 0]], 1]] = True
-    return found[inverse[: len(hashes)]]
+    if not 0 <= distance <= 8:
+        raise ValueError(f"distance must be 0 to 8 bits, not {distance}")
+    found = np.zeros(len(hashes), bool)
+    edges = [BITS * block // (distance + 1) for block in range(distance + 2)]
+    for start in range(0, len(hashes), _NEAR_BATCH):
+        for low, high in pairwise(edges):
+            _mark_near(hashes[start : start + _NEAR_BATCH], targets, distance, low, high, found[start:])
+    return found
+
+
+def _mark_near(hashes: np.ndarray, targets: np.ndarray, distance: int, low: int, high: int, found: np.ndarray) -> None:
+    """Mark in `found` the hashes near a target with which they share the bits from `low` to `high`."""
+    bits = (np.uint64(low), np.uint64((1 << (high - low)) - 1))
+    keys, target_keys = ((values >> bits[0]) & bits[1] for values in (hashes, targets))
+    order, target_order = np.argsort(keys), np.argsort(target_keys)
+    shared, begins = np.unique(target_keys[target_order], return_index=True)
+    ordered = keys[order]
+    firsts, lasts = np.searchsorted(ordered, shared, "left"), np.searchsorted(ordered, shared, "right")
+    ends = np.append(begins[1:], len(targets))
+    for first, last, begin_target, end_target in np.stack([firsts, lasts, begins, ends], 1).tolist():
+        some = targets[target_order[begin_target:end_target]]
+        rows = max(1, _PAIR_BATCH // len(some))
+        for begin in range(first, last, rows):
+            places = order[begin : min(begin + rows, last)]
+            apart = np.bitwise_count(hashes[places, None] ^ some[None])
+            found[places] |= (apart <= distance).any(axis=1)
+
+
+def _parts(hashes: np.ndarray, edge: int) -> Iterator[np.ndarray]:
+    """Places of the hashes in parts of about `_SORTED_AT_A_TIME`, told apart by some bits below `edge`: equal ones stay together."""
+    bits = min(8, max(0, (len(hashes) // _SORTED_AT_A_TIME).bit_length()))
+    if not bits:
+        yield np.arange(len(hashes))
+        return
+    part = np.empty(len(hashes), np.uint8)
+    for start in range(0, len(hashes), _SORTED_AT_A_TIME):
+        some = slice(start, start + _SORTED_AT_A_TIME)
+        part[some] = hashes[some] >> np.uint64(edge - bits) & np.uint64(2**bits - 1)
+    for number in range(2**bits):
+        yield np.flatnonzero(part == number)
 
 
 def _equal_under(
@@ -133,20 +179,23 @@ def _equal_under(
 ) -> Iterator[np.ndarray]:
     """Pairs `(pairs, 2)` of hashes that are equal in the bits of a mask and near in all; `others` differ in at most `ALIKE`."""
     keys = hashes & mask
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    sizes = np.diff(np.r_[starts, len(ordered)])
-    ends = np.repeat(starts + sizes, sizes)  # of the run that each hash stands in
-    following = ends - np.arange(len(ordered)) - 1  # hashes after it in its run
-    if others is not None:
-        following[np.repeat(sizes > COMMON, sizes)] = 0
-    places = np.flatnonzero(following)
+    order = np.argsort(keys).astype(_index_type(len(keys)))
+    keys = keys[order]
+    same = keys[1:] == keys[:-1]
+    del keys
+    places = np.flatnonzero(np.r_[same, False] | np.r_[False, same])  # what stands in a run of equal keys
     if not places.size:
         return
-    totals = np.cumsum(following[places])
+    starts = np.flatnonzero(~np.r_[False, same][places])
+    sizes = np.diff(np.r_[starts, len(places)])
+    following = np.repeat(starts + sizes, sizes) - np.arange(len(places)) - 1  # hashes after each one in its run
+    if others is not None:
+        following[np.repeat(sizes > COMMON, sizes)] = 0
+    order = order[places]
+    left_places = np.flatnonzero(following)
+    totals = np.cumsum(following[left_places])
     for begin, end in _batches(totals):
-        left = places[begin:end]
+        left = left_places[begin:end]
         counts = following[left]
         lefts = np.repeat(left, counts)
         offsets = np.arange(len(lefts)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
@@ -167,22 +216,44 @@ def _batches(totals: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """The connected component of each of `count` images: int64 `(count,)`, the smallest index in it.
+    """The connected component of each of `count` images: int `(count,)`, the smallest index in it.
 
     Args:
         count: number of images.
         pairs: int `(pairs, 2)`, indices of images that belong together.
     """
-    if count == 0:
-        return np.empty(0, np.int64)
-    graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    number, labels = connected_components(graph, directed=False)
-    smallest = np.full(number, count, np.int64)
-    np.minimum.at(smallest, labels, np.arange(count))
-    return smallest[labels]
+    smallest = np.arange(count, dtype=_index_type(count))
+    join(smallest, pairs[:, 0], pairs[:, 1])
+    return smallest
 
 
-def keep_apart(hashes: np.ndarray, raw_hashes: np.ndarray, sizes: np.ndarray, distance: int) -> np.ndarray:
+def join(smallest: np.ndarray, one: np.ndarray, other: np.ndarray) -> None:
+    """Put pairs of images into one component each, in place.
+
+    The component of the larger number is hooked to that of the smaller one, and what hangs on it follows, until no pair is apart (Shiloach
+    and Vishkin, An O(log n) parallel connectivity algorithm, 1982).
+
+    Args:
+        smallest: int `(images,)`, the smallest index in the component of each, as it stands.
+        one, other: int `(pairs,)`.
+    """
+    while True:
+        first, second = smallest[one], smallest[other]
+        apart = first != second
+        if not apart.any():
+            return
+        one, other, first, second = one[apart], other[apart], first[apart], second[apart]
+        np.minimum.at(smallest, np.maximum(first, second), np.minimum(first, second))
+        while True:
+            further = smallest[smallest]
+            if np.array_equal(further, smallest):
+                break
+            smallest[:] = further
+
+
+def keep_apart(
+    hashes: np.ndarray, raw_hashes: np.ndarray, sizes: np.ndarray, distance: int, pairs: np.ndarray | None = None
+) -> np.ndarray:
     """For each image the one that is kept for it: no two kept ones are near, and whatever is dropped is near the one kept for it.
 
     Of images that are stored with equal hashes the largest stands for all.
@@ -196,26 +267,36 @@ def keep_apart(hashes: np.ndarray, raw_hashes: np.ndarray, sizes: np.ndarray, di
         raw_hashes: uint64 `(images,)`, of the images as they are read.
         sizes: `(images,)`, what is larger is kept.
         distance: most bits in which near hashes differ, 0 to 8.
+        pairs (optional): of `near_images` for the same images and distance, if they are known.
 
     Returns:
-        int64 `(images,)`; an image that is its own is kept.
+        int `(images,)`; an image that is its own is kept.
     """
-    _, inverse = np.unique(hashes, return_inverse=True)
-    best = keep_largest(inverse, sizes)  # among equal hashes
-    leaders = np.flatnonzero(best == np.arange(len(hashes)))
-    pairs = leaders[near_images(hashes[leaders], raw_hashes[leaders], distance)]
-    neighbours: dict[int, list[int]] = {}
-    for one, other in pairs.tolist():
-        neighbours.setdefault(one, []).append(other)
-        neighbours.setdefault(other, []).append(one)
-    kept_for = np.arange(len(hashes))
-    free = dict.fromkeys(neighbours, True)
-    for index in sorted(neighbours, key=lambda place: (-sizes[place], place)):
+    pairs = near_images(hashes, raw_hashes, distance) if pairs is None else pairs
+    kept_for = np.arange(len(hashes), dtype=_index_type(len(hashes)))
+    some = np.unique(pairs)  # what is near nothing is kept
+    best = kept_for.copy()
+    best[some] = some[keep_largest(np.unique(hashes[some], return_inverse=True)[1], sizes[some])]  # among equal hashes
+    one, other = best[pairs[:, 0]], best[pairs[:, 1]]
+    apart = np.bitwise_count(hashes[one] ^ hashes[other])
+    near = (apart <= distance) | (
+        (np.bitwise_count(raw_hashes[one] ^ raw_hashes[other]) <= distance) & (apart <= ALIKE)
+    )
+    near &= one != other
+    one, other = _distinct(np.stack([one[near], other[near]], 1), len(hashes)).T
+    lefts, rights = np.r_[one, other], np.r_[other, one]
+    order = np.argsort(lefts, kind="stable")
+    lefts, rights = lefts[order], rights[order]
+    nodes, starts = np.unique(lefts, return_index=True)
+    stops = np.r_[starts[1:], len(lefts)]
+    free = np.ones(len(hashes), bool)
+    for place in np.lexsort((nodes, -sizes[nodes].astype(np.int64))).tolist():
+        index = nodes[place]
         if free[index]:
-            for other in neighbours[index]:
-                if free[other]:
-                    free[other] = False
-                    kept_for[other] = index
+            neighbours = rights[starts[place] : stops[place]]
+            neighbours = neighbours[free[neighbours]]
+            free[neighbours] = False
+            kept_for[neighbours] = index
     return kept_for[best]
 
 

@@ -103,5 +103,10 @@ def digest(*texts: str, size: int = 16) -> str:
     return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogateescape"), digest_size=size).hexdigest()
 
 
+def word_number(text: str | None) -> int:
+    """64 bits that stand for a text, 0 for none."""
+    return 0 if text is None else int(digest(text, size=8), 16)
+
+
 def no_progress(stage: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""

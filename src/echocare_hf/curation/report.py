@@ -16,24 +16,22 @@ from huggingface_hub import DatasetCardData
 
 from echocare_hf.anatomy import AnatomyTree
 
-from .drops import Drops
+from .drops import SCHEMA, Drops
+from .kept import SCHEMA as KEPT_SCHEMA
+from .kept import Kept
 from .options import CurateOptions
 from .plots import draw_counts
 from .record import STEPS
-from .tables import write_table, write_text
+from .spill import SortedRows
+from .tables import whole_file, write_tables, write_text
 
-DROP_COLUMNS = {
-    "source": "string",
-    "source_path": "string",
-    "frame": "int32",
-    "step": "string",
-    "reason": "string",
-    "detail": "string",
-}
+DROP_SCHEMA = pa.schema([field.with_name("source_path") if field.name == "name" else field for field in SCHEMA])
+"""The columns of dropped.parquet."""
 
 CARD_FILE = Path(__file__).with_name("dataset_card.md")
 """The template of the card; braces name what `write_reports` fills in."""
 
+_ROWS_AT_A_TIME = 8192  # a whole number of row groups
 _IDENTIFYING = re.compile(
     r"(?<!\d)(?:19\d|20[0-3])\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])(?!\d)"  # 1963-07-22
     r"|(?<!\d)(?:0[1-9]|[12]\d|3[01])[-_.](?:0[1-9]|1[0-2])[-_.](?:19\d|20[0-3])\d(?!\d)"  # 22.07.1963
@@ -44,7 +42,7 @@ _IDENTIFYING = re.compile(
 )
 
 
-def summarise(kept: pa.Table, drops: Drops, found: int, near_groups: int) -> dict[str, Any]:
+def summarise(kept: Kept, drops: Drops, found: int, near_groups: int) -> dict[str, Any]:
     """The counts of a run.
 
     Args:
@@ -62,16 +60,13 @@ def summarise(kept: pa.Table, drops: Drops, found: int, near_groups: int) -> dic
     if len(kept) + len(drops) != found:
         raise RuntimeError(f"{len(kept)} kept and {len(drops)} dropped are not the {found} found")
     order = {step: place for place, step in enumerate(STEPS)}
-    per_step = sorted(
-        _counts(drops.table(), "step", "reason").items(), key=lambda entry: (order[entry[0][0]], entry[0][1])
-    )
+    per_step = sorted(drops.counts.items(), key=lambda entry: (order[entry[0][0]], entry[0][1]))
     counts = {
-        name: {word: number for (word,), number in sorted(_counts(kept, name).items(), key=lambda e: (-e[1], e[0]))}
+        name: {word: number for (word,), number in sorted(kept.counts(name).items(), key=lambda e: (-e[1], e[0]))}
         for name in ("split", "source", "licence", "modality", "node")
     }
-    clusters = Counter(split for split, _ in _counts(kept, "split", "cluster"))
     licences: dict[str, dict[str, int]] = {}
-    for (source, licence), number in sorted(_counts(kept, "source", "licence").items()):
+    for (source, licence), number in sorted(kept.counts("source", "licence").items()):
         licences.setdefault(source, {})[licence] = number
     return {
         "found": found,
@@ -79,26 +74,18 @@ def summarise(kept: pa.Table, drops: Drops, found: int, near_groups: int) -> dic
         "dropped": len(drops),
         "dropped_by": [{"step": step, "reason": reason, "number": number} for (step, reason), number in per_step],
         "near_copy_groups": near_groups,
-        "clusters": {split: clusters[split] for split in counts["split"]},
-        "text_lines_removed": pc.sum(kept["text_removed"]).as_py() or 0,
+        "clusters": {split: kept.clusters[split] for split in counts["split"]},
+        "text_lines_removed": sum(pc.sum(table["text_removed"]).as_py() for table in kept.tables(["text_removed"])),
         "images": counts,
         "licences_of": licences,
     }
-
-
-def _counts(table: pa.Table, *columns: str) -> dict[tuple[str, ...], int]:
-    """How many rows have each combination of texts; a missing text is "not stated"."""
-    texts = [pc.fill_null(table[name].cast(pa.string()), "not stated") for name in columns]
-    grouped = pa.table(texts, names=list(columns)).group_by(list(columns)).aggregate([([], "count_all")])
-    keys = zip(*(grouped[name].to_pylist() for name in columns), strict=True)
-    return dict(zip(keys, grouped["count_all"].to_pylist(), strict=True))
 
 
 def write_reports(
     folder: Path,
     name: str,
     report: Mapping[str, Any],
-    kept: pa.Table,
+    kept: Kept,
     drops: Drops,
     mapped: Sequence[Mapping[str, Any]],
     problems: Sequence[str],
@@ -107,8 +94,8 @@ def write_reports(
     shards: Mapping[str, Sequence[str]],
 ) -> None:
     """Write report.json, manifest.json, dropped.parquet, labels.csv, audit.csv, plots and README.md into a folder."""
-    dropped = drops.table().rename_columns(list(DROP_COLUMNS)).cast(pa.schema(list(DROP_COLUMNS.items())))
-    write_table(dropped, folder / "dropped.parquet")
+    dropped = (table.rename_columns(DROP_SCHEMA.names) for table in drops.tables(_ROWS_AT_A_TIME))
+    write_tables(dropped, DROP_SCHEMA, folder / "dropped.parquet")
     write_text(folder / "report.json", _json({**report, "problems": list(problems)}))
     manifest = {
         "made_by": "echocare curate",
@@ -119,12 +106,12 @@ def write_reports(
     }
     write_text(folder / "manifest.json", _json(manifest))
     write_text(folder / "labels.csv", _csv(("where", "text", "node", "how", "files"), mapped))
-    suspected = _suspected(kept)
-    write_text(folder / "audit.csv", _csv(_AUDIT, suspected))
+    suspected = _write_audit(kept, folder / "audit.csv")
     (folder / PLOTS).mkdir(exist_ok=True)
     for what, title in _PLOTTED.items():
         draw_counts(title, report["images"][what]).save(folder / PLOTS / f"{what}.png", optimize=True)
-    write_text(folder / "README.md", _card(name, report, options, shards, suspected))
+    sizes = {split: sum((folder / shard).stat().st_size for shard in names) for split, names in shards.items()}
+    write_text(folder / "README.md", _card(name, report, options, sizes, suspected))
 
 
 PLOTS = "plots"
@@ -135,6 +122,7 @@ _PLOTTED = {
     "modality": "Images per modality",
 }
 _AUDIT = ["why", "source", "source_path", "frame", "id", "split", "group", "text_suspected"]
+_AUDIT_SCHEMA = pa.schema([("why", pa.string()), *(KEPT_SCHEMA.field(name) for name in _AUDIT[1:])])
 
 
 def looks_identifying(name: str) -> bool:
@@ -142,29 +130,50 @@ def looks_identifying(name: str) -> bool:
     return _IDENTIFYING.search(name) is not None
 
 
-def _suspected(kept: pa.Table) -> list[dict[str, Any]]:
-    """Rows of the audit sheet: an image may stand there for its text, its file name and its group."""
-    rows = []
-    for batch in kept.select(_AUDIT[1:]).to_batches(max_chunksize=8192):
-        for row in batch.to_pylist():
-            reasons = (
-                ("text", row["text_suspected"] > 0),
-                ("file name", looks_identifying(row["source_path"])),
-                ("group", looks_identifying(row["group"] or "")),
-            )
-            rows += [{"why": why, **row} for why, holds in reasons if holds]
-    order = {"text": 0, "file name": 1, "group": 2}
-    rows.sort(key=lambda row: (order[row["why"]], -row["text_suspected"], row["source_path"], row["frame"], row["id"]))
-    return rows
+def _write_audit(kept: Kept, path: Path) -> Counter[str]:
+    """Write the audit sheet, on which an image may stand for its text, its file name and its group; returns how many do for "text" and for
+    "names".
+    """
+    numbers: Counter[str] = Counter()
+    rows = SortedRows(kept.path.with_name("audit.pieces"), _AUDIT_SCHEMA, _audit_order)
+    for table in kept.tables(_AUDIT[1:]):
+        for row in table.to_pylist():
+            reasons = {
+                "text": row["text_suspected"] > 0,
+                "file name": looks_identifying(row["source_path"]),
+                "group": looks_identifying(row["group"] or ""),
+            }
+            for why, holds in reasons.items():
+                if holds:
+                    rows.add((why, *row.values()))
+            numbers["text"] += reasons["text"]
+            numbers["names"] += reasons["file name"] or reasons["group"]
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_AUDIT)
+        writer.writerows(rows)
+    return numbers
+
+
+def _audit_order(row: tuple) -> tuple:
+    cells = dict(zip(_AUDIT, row, strict=True))
+    place = ("text", "file name", "group").index(cells["why"])
+    return place, -cells["text_suspected"], cells["source_path"], cells["frame"], cells["id"]
 
 
 def _card(
     name: str,
     report: Mapping[str, Any],
     options: CurateOptions,
-    shards: Mapping[str, Sequence[str]],
-    suspected: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, int],
+    suspected: Mapping[str, int],
 ) -> str:
+    """The card; `sizes` are the bytes of each split's shards.
+
+    `load_dataset` keeps what it read under the name of the folder, the patterns of its files and what the card says of the splits. So
+    without their sizes a corpus would be taken for another one of its name, or for what it was before it was curated anew.
+    """
+    counts = report["images"]["split"]
     header = DatasetCardData(
         pretty_name=name,
         license="other",
@@ -174,9 +183,16 @@ def _card(
         configs=[
             {
                 "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in shards],
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in sizes],
             }
         ],
+        dataset_info={
+            "splits": [
+                {"name": split, "num_bytes": size, "num_examples": counts[split]} for split, size in sizes.items()
+            ],
+            "download_size": sum(sizes.values()),
+            "dataset_size": sum(sizes.values()),
+        },
     )
     images = report["images"]
     tree = AnatomyTree.default()
@@ -201,8 +217,8 @@ def _card(
         nodes=_table(nodes.items()),
         drops=_table((entry["step"], entry["reason"], entry["number"]) for entry in report["dropped_by"]),
         plots="\n\n".join(f"![{title}]({PLOTS}/{what}.png)" for what, title in _PLOTTED.items()),
-        audit_text=sum(row["why"] == "text" for row in suspected),
-        audit_names=len({row["id"] for row in suspected if row["why"] != "text"}),
+        audit_text=suspected["text"],
+        audit_names=suspected["names"],
         settings=_json(options.deciding()).strip(),
     )
     return f"---\n{header.to_yaml()}\n---\n\n{text}"

@@ -24,7 +24,7 @@ from .contact_sheet import write_contact_sheet
 from .decide import decide
 from .drops import Drops
 from .engine import start
-from .exclude import exclude_from_chunks, read_exclude
+from .exclude import read_exclude, write_hashes
 from .facts import Facts, read_facts
 from .inventory import Inventory, write_inventory
 from .mapping import LabelMapper, read_aliases
@@ -33,7 +33,6 @@ from .record import FoundFile, drop_file
 from .report import summarise, write_reports
 from .shards import write_shards
 from .sources import Source, discover, open_source, sort_by_type
-from .tables import write_text
 
 MANIFEST = "manifest.json"
 
@@ -103,7 +102,8 @@ def curate(
         start(options.runner, options.workers)
         opened = _open_sources(sources, work, report_to)
         described = [{"name": source.name, "given": source.given} for source in opened]
-        inventory, drops, problems = _discover(opened, work, report_to)
+        drops = Drops(work / "dropped")
+        inventory, problems = _discover(opened, work, drops, report_to)
         del opened  # rows of manifests
         stages.end("discover")
         contents = hash_contents(inventory, work, options.workers, report_to)
@@ -117,9 +117,8 @@ def curate(
         stages.end("measure")
         del contents, originals
         found = len(drops) + rows_of(chunks)  # each file, or each of its frames
-        decisions = decide(chunks, inventory, copies, mapper, excluded, marked, options)
-        drops.extend(decisions.drops)
-        drops = drops.in_order()
+        folder = work / "decided"
+        decisions = decide(chunks, inventory, copies, mapper, excluded, marked, options, folder, drops)
         report = summarise(decisions.kept, drops, found, decisions.near_groups)
         if not len(decisions.kept):
             raise ValueError(_nothing_left(report, output))
@@ -135,7 +134,7 @@ def curate(
         if options.contact_images:
             write_contact_sheet(result, names, options)
         if hashes is not None:
-            write_text(hashes, "\n".join(exclude_from_chunks(chunks).lines()) + "\n")
+            write_hashes([chunk.path for chunk in chunks], hashes)
         _put_in_place(result, output)
         stages.end("report")
     seconds: Counter[str] = Counter()
@@ -197,18 +196,15 @@ def _open_sources(given: Sequence[str], work: Path, progress: Progress) -> list[
     return opened
 
 
-def _discover(sources: Sequence[Source], work: Path, progress: Progress) -> tuple[Inventory, Drops, list[str]]:
-    """The images of all sources with what is known of them, what is none, and tables that could not be read."""
+def _discover(sources: Sequence[Source], work: Path, drops: Drops, progress: Progress) -> tuple[Inventory, list[str]]:
+    """The images of all sources with what is known of them, and tables that could not be read; what is no image goes to `drops`."""
     inventory = Inventory(work / "found", tuple(source.name for source in sources))
-    drops = Drops()
     problems: list[str] = []
     for source in sources:
-        files, lost = discover(source, work, progress)
-        candidates, tables, others = sort_by_type(files)
-        drops.extend((*lost, *others))
-        known = read_facts(source.name, source.root, candidates, tables, source.table, problems)
+        files, tables = sort_by_type(discover(source, work, drops, progress), work, drops)
+        known = read_facts(source.name, source.root, files, tables, source.table, problems)
         write_inventory(inventory.folder, source.name, _without_labels(known, drops))
-    return inventory, drops, problems
+    return inventory, problems
 
 
 def _without_labels(known: Iterable[tuple[FoundFile, Facts]], drops: Drops) -> Iterator[tuple[FoundFile, Facts]]:

@@ -6,9 +6,8 @@ hashes, so a shard is a random sample of the files. Frames of one cine loop lie 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,11 @@ import pyarrow.parquet as pq
 
 from echocare_hf.anatomy import AnatomyTree
 
+from .chunks import Chunk
 from .engine import run_jobs
+from .kept import Kept
 from .options import CurateOptions, Progress, digest
-from .tables import sort_table, write_table
+from .tables import write_table
 
 SPLITS = ("train", "validation")
 ROWS_PER_GROUP = 128
@@ -49,7 +50,7 @@ def corpus_schema() -> pa.Schema:
 
 
 def write_shards(
-    kept: pa.Table, chunks: Sequence[Path], work: Path, options: CurateOptions, progress: Progress
+    kept: Kept, chunks: Sequence[Chunk], work: Path, options: CurateOptions, progress: Progress
 ) -> dict[str, list[Path]]:
     """Write all shards; those that an earlier run has finished are used again.
 
@@ -63,32 +64,24 @@ def write_shards(
     Returns:
         For each split that is not empty, its shards in order.
     """
+    counts = {
+        split: shard_count(kept.image_bytes[split], kept.images[split], options)
+        for split in SPLITS
+        if split in kept.images
+    }
     jobs: list[str] = []
-    shards: dict[str, list[Path]] = {}
+    shards: dict[str, list[Path]] = {split: [] for split in counts}
     wanted: set[str] = set()
-    for split in SPLITS:
-        rows = kept.filter(pc.equal(kept["split"], split))
-        if not len(rows):
-            continue
-        count = shard_count(pc.sum(rows["image_bytes"]).as_py(), len(rows), options)
-        numbers = shard_numbers(rows["key"], count)
-        rows = sort_table(rows.append_column("shard", pa.array(numbers)), ["shard", "order", "id"])
-        edges = np.searchsorted(rows["shard"].to_numpy(), np.arange(count + 1))
-        rows = rows.drop_columns(["shard"])
-        shards[split] = []
-        for start, stop in pairwise(edges.tolist()):
-            if start == stop:
-                continue
-            part = _decoded(rows.slice(start, stop - start))
-            name = _name(part, chunks)
-            path = work / "shards" / f"{name}.parquet"
-            shards[split].append(path)
-            wanted.add(path.name)
-            if not path.is_file():
-                plan = work / "plans" / f"{name}.parquet"
-                write_table(part, plan)
-                used = {number: str(chunks[number]) for number in pc.unique(part["chunk"]).to_pylist()}
-                jobs.append(json.dumps({"plan": str(plan), "chunks": used, "target": str(path)}))
+    for split, part in _parts(kept, counts):
+        name = _name(part, chunks)
+        path = work / "shards" / f"{name}.parquet"
+        shards[split].append(path)
+        wanted.add(path.name)
+        if not path.is_file():
+            plan = work / "plans" / f"{name}.parquet"
+            write_table(part, plan)
+            used = {number: str(chunks[number].path) for number in pc.unique(part["chunk"]).to_pylist()}
+            jobs.append(json.dumps({"plan": str(plan), "chunks": used, "target": str(path)}))
     for done, _ in enumerate(run_jobs(run_shard, jobs, options.workers), 1):
         progress("write", done, len(jobs))
     for path in [*(work / "shards").glob("*.parquet")]:
@@ -97,10 +90,27 @@ def write_shards(
     return shards
 
 
-def _decoded(table: pa.Table) -> pa.Table:
-    """A table without dictionaries: those of a small part would be as large as those of the whole."""
-    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
-    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
+def _parts(kept: Kept, counts: Mapping[str, int]) -> Iterator[tuple[str, pa.Table]]:
+    """The split and the rows of each shard, in their order; of a split in the order of its shards."""
+    open_parts: dict[str, list[pa.Table]] = {split: [] for split in counts}
+    open_numbers = dict.fromkeys(counts, 0)
+    for table in kept.tables():
+        for split, count in counts.items():
+            rows = table.filter(pc.equal(table["split"], split))
+            numbers = shard_numbers(rows["key"], count)
+            for number in np.unique(numbers).tolist():
+                if number != open_numbers[split]:
+                    yield from _ordered(split, open_parts[split])
+                    open_parts[split], open_numbers[split] = [], number
+                open_parts[split].append(rows.filter(pa.array(numbers == number)))
+    for split, parts in open_parts.items():
+        yield from _ordered(split, parts)
+
+
+def _ordered(split: str, parts: Sequence[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
+    if parts:
+        table = pa.concat_tables(parts)
+        yield split, table.sort_by([("order", "ascending"), ("id", "ascending")]).combine_chunks()
 
 
 def shard_count(image_bytes: int, rows: int, options: CurateOptions) -> int:
@@ -115,9 +125,9 @@ def shard_numbers(keys: pa.ChunkedArray, count: int) -> np.ndarray:
     return values * count >> 32
 
 
-def _name(part: pa.Table, chunks: Sequence[Path]) -> str:
+def _name(part: pa.Table, chunks: Sequence[Chunk]) -> str:
     """A name that two shards share only if they hold the same."""
-    used = sorted(chunks[number].name for number in pc.unique(part["chunk"]).to_pylist())
+    used = sorted(chunks[number].path.name for number in pc.unique(part["chunk"]).to_pylist())
     hasher = hashlib.blake2b(
         json.dumps([COLUMNS, ROWS_PER_GROUP, used, list(AnatomyTree.default().ids)]).encode(), digest_size=16
     )

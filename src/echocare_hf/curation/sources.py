@@ -1,24 +1,29 @@
 """Where images come from: folders, archives, shards, manifests, single files, URLs and data sets of the Hub.
 
 sources = [open_source(text, work) for text in ("breast_busi", "more=archive.zip", "s3://bucket/prefix/**")]
-files, drops = discover(sources[0], work)
+files, tables = sort_by_type(discover(sources[0], work, drops), work, drops)
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
 
 from echocare_hf.data.labelled.folder import IMAGE_FORMATS
 from echocare_hf.data.labelled.pixels import has_dicom_preamble
 from echocare_hf.data.labelled.table import IMAGE_COLUMNS, Row, Table, is_blank, read_table, text
 
 from .archives import is_archive
+from .drops import Drops
+from .facts import reading_order
 from .fetched import fetch, fetch_rows, without_secrets
 from .options import Progress, no_progress
 from .record import Drop, FoundFile, drop_file
+from .spill import SortedRows
 from .unpacked import is_rows, open_container
 from .webdataset import is_side_car
 
@@ -27,6 +32,7 @@ _URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.-]+)?")
 _MANIFESTS = (".csv", ".tsv", ".jsonl", ".json")
 _TABLES = (*_MANIFESTS, ".md", ".txt")
+_LISTED = pa.schema({"source": pa.string(), "name": pa.string(), "path": pa.binary(), "size": pa.int64()})
 _SUFFIXES = (*IMAGE_FORMATS, ".dic", ".nii", ".nii.gz", ".mhd", ".mha")
 
 
@@ -84,50 +90,68 @@ def open_source(given: str, work: Path, progress: Progress = no_progress) -> Sou
     return Source(name, path, path.resolve().name)
 
 
-def discover(source: Source, work: Path, progress: Progress = no_progress) -> tuple[list[FoundFile], list[Drop]]:
-    """All files of a source, archives and shards opened, in an order that depends on their names only.
+def discover(source: Source, work: Path, drops: Drops, progress: Progress = no_progress) -> Iterator[FoundFile]:
+    """All files of a source, archives and shards opened, in no order.
 
     Args:
         source: the source.
         work: folder for what is taken out of archives.
+        drops: gets a record of what could not be opened.
         progress (optional): called as archives and shards are opened.
 
-    Returns:
-        The files, tables of labels among them, and what could not be opened.
+    Yields:
+        The files, tables of labels among them.
 
     Raises:
         ValueError: if there is no file in it.
     """
-    files: list[FoundFile] = []
-    drops = list(source.drops)
+    is_empty = not source.drops
+    drops.extend(source.drops)
     containers: list[FoundFile] = []
     for file in source.files if source.table is not None else _walk(source):
-        (containers if is_archive(file.name) or is_rows(file.name) else files).append(file)
+        is_empty = False
+        if is_archive(file.name) or is_rows(file.name):
+            containers.append(file)
+        else:
+            yield file
     for done, file in enumerate(containers, 1):
         inner, lost = open_container(file, work / "unpacked")
-        files += inner
-        drops += lost
+        drops.extend(lost)
+        yield from inner
         progress(f"open {source.name}", done, len(containers))
-    if not files and not drops:
+    if is_empty:
         raise ValueError(f"{source.root}: holds no files; give the folder that holds the images")
-    return sorted(files), sorted(drops)
 
 
-def sort_by_type(files: list[FoundFile]) -> tuple[list[FoundFile], list[FoundFile], list[Drop]]:
-    """What may be an image, what may be a table of labels, and a record for everything that is no image.
+def sort_by_type(files: Iterable[FoundFile], work: Path, drops: Drops) -> tuple[SortedRows, list[FoundFile]]:
+    """Set what is no image apart from what may be one.
 
     A file counts as an image by its suffix, or by the DICOM preamble where the suffix says nothing.
+
+    Args:
+        files: of one source.
+        work: folder for the rows.
+        drops: gets a record of everything that is no image.
+
+    Returns:
+        Rows `(source, name, path, size)` in the order of `facts.reading_order`, of what may be an image, and of what lies beside one in a
+        webdataset shard; and what may be a table of labels.
     """
-    images, tables, drops = [], [], []
+    listed = SortedRows(work / "found" / "listed.pieces", _LISTED, lambda row: reading_order(row[1]))
+    tables = []
     for file in files:
         suffix = Path(file.name).suffix.lower()
-        if suffix in _MANIFESTS or is_side_car(file.name):
-            tables.append(file)
-        if file.name.lower().endswith(_SUFFIXES) or (suffix not in _TABLES and has_dicom_preamble(file.path)):
-            images.append(file)
-        else:
+        beside = is_side_car(file.name)
+        is_image = not beside and (
+            file.name.lower().endswith(_SUFFIXES) or (suffix not in _TABLES and has_dicom_preamble(file.path))
+        )
+        if is_image or beside:
+            listed.add((file.source, file.name, os.fsencode(file.path), file.size))
+        if not is_image:
             drops.append(drop_file(file, "discover", "not_an_image", suffix))
-    return images, tables, drops
+            if suffix in _MANIFESTS and not beside:
+                tables.append(file)
+    return listed, tables
 
 
 def _name_of(place: str) -> str:

@@ -6,9 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from echocare_hf.files import written_beside
@@ -36,9 +34,18 @@ def write_table(table: pa.Table, path: Path, row_group_size: int = 1024) -> None
 
     Images do not get smaller, and reading them would cost a tenth of the time that decoding takes (docs/streaming.md).
     """
-    codecs = {leaf: "none" if leaf == "image.bytes" else "zstd" for leaf in _leaves(table.schema)}
-    with whole_file(path) as partial:
-        pq.write_table(table, partial, row_group_size=row_group_size, compression=codecs, write_page_index=True)
+    write_tables([table], table.schema, path, row_group_size)
+
+
+def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path, row_group_size: int = 1024) -> None:
+    """Write Arrow tables one after the other as `write_table` does; each has a whole number of row groups, but for the last one."""
+    codecs = {leaf: "none" if leaf == "image.bytes" else "zstd" for leaf in _leaves(schema)}
+    with (
+        whole_file(path) as partial,
+        pq.ParquetWriter(partial, schema, compression=codecs, write_page_index=True) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table, row_group_size)
 
 
 def _leaves(fields: Iterable[pa.Field], above: str = "") -> Iterator[str]:
@@ -74,18 +81,3 @@ def whole_file(path: Path) -> Iterator[Path]:
         if error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-
-
-def sort_table(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The rows of a table sorted by some columns, the first one first. Columns may be dictionary-encoded, which Arrow does not sort."""
-    keys = pa.table([_sortable(table[name]) for name in names], names=list(names))
-    return table.unify_dictionaries().take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in names]))
-
-
-def _sortable(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    if not pa.types.is_dictionary(column.type):
-        return column
-    whole = column.unify_dictionaries().combine_chunks()
-    ranks = np.empty(len(whole.dictionary), np.int32)
-    ranks[pc.sort_indices(whole.dictionary).to_numpy()] = np.arange(len(ranks))
-    return pa.array(ranks).take(whole.indices)

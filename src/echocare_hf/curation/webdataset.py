@@ -18,9 +18,14 @@ _SUFFIXES = ("json", "cls", "txt")
 _LONGEST = 200  # characters of a class or caption
 
 
+def in_tar(name: str) -> bool:
+    """Whether a file lies in a tar archive, by its name."""
+    return bool(_IN_TAR.search(name))
+
+
 def is_side_car(name: str) -> bool:
     """Whether a file in a tar archive may tell of an image, by its name."""
-    return name.lower().endswith(tuple(f".{suffix}" for suffix in _SUFFIXES)) and bool(_IN_TAR.search(name))
+    return name.lower().endswith(tuple(f".{suffix}" for suffix in _SUFFIXES)) and in_tar(name)
 
 
 def sample_key(name: str) -> str:
