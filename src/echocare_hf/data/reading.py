@@ -14,8 +14,18 @@ from pathlib import Path
 from typing import Literal
 
 from .reading_record import Modality, UltrasoundRecord, UltrasoundRegion, UnreadableFileError
+from .reading_stream import FrameSource
 
-__all__ = ["Modality", "UltrasoundRecord", "UltrasoundRegion", "UnreadableFileError", "read_ultrasound"]
+__all__ = [
+    "FrameSource",
+    "Modality",
+    "UltrasoundRecord",
+    "UltrasoundRegion",
+    "UnknownFormatError",
+    "UnreadableFileError",
+    "open_ultrasound",
+    "read_ultrasound",
+]
 
 Kind = Literal["image", "dicom", "dicom without preamble", "video", "volume"]
 
@@ -31,10 +41,15 @@ _IMAGE_MAGIC = (
     b"MM\0+",
 )
 _VIDEO_MAGIC = (b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")  # Matroska, MPEG, ASF
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
-_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
+_ENVELOPED = bytes.fromhex("06092a864886f70d010703")  # the object identifier of CMS enveloped data (RFC 5652), in DER
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
 _READABLE = "PNG, JPEG, BMP, TIFF, GIF, DICOM, MP4, AVI, NIfTI and MHD"
 _HEAD_BYTES = 4096
+
+
+class UnknownFormatError(UnreadableFileError):
+    """A file that is in no format of ours."""
 
 
 def read_ultrasound(
@@ -66,12 +81,9 @@ def read_ultrasound(
         >>> record.frames.shape, record.modality
         ((3, 240, 320, 3), 'B-mode')
     """
-    if every < 1:
-        raise ValueError(f"every must be at least 1, not {every}")
-    if max_frames is not None and max_frames < 1:
-        raise ValueError(f"max_frames must be at least 1, not {max_frames}")
+    _check_options(every, max_frames)
     path = Path(path)
-    kind = _detect(path)
+    kind = detect_kind(path)
     if kind == "image":
         from .reading_image import read_image
 
@@ -89,8 +101,56 @@ def read_ultrasound(
     return read_dicom(path, every, max_frames, force=kind == "dicom without preamble")
 
 
-def _detect(path: Path) -> Kind:
-    """Tell the kind of file by its first bytes, then by its suffix."""
+def open_ultrasound(path: str | os.PathLike[str], *, every: int = 1, max_frames: int | None = None) -> FrameSource:
+    """Open a file of any format of `read_ultrasound` for reading frame by frame, in memory that does not grow with their number.
+
+    Args and errors are those of `read_ultrasound`; only its limit on decoded bytes does not apply. The frames are equal to those of
+    `read_ultrasound`. What is damaged behind the header is found while iterating: the frames before come out, then the error.
+
+    Returns:
+        A `FrameSource`, to be used in a `with` statement.
+
+    Example:
+        >>> from pydicom.examples import get_path
+        >>> with open_ultrasound(get_path("ybr_color"), every=10) as source:
+        ...     [(frame.index, frame.pixels.shape) for frame in source]
+        [(0, (240, 320, 3)), (10, (240, 320, 3)), (20, (240, 320, 3))]
+    """
+    _check_options(every, max_frames)
+    path = Path(path)
+    kind = detect_kind(path)
+    if kind == "image":
+        from .reading_image import open_image
+
+        return open_image(path, every, max_frames)
+    if kind == "video":
+        from .reading_video import open_video
+
+        return open_video(path, every, max_frames)
+    if kind == "volume":
+        from .reading_volume import open_volume
+
+        return open_volume(path, every, max_frames)
+    from .reading_dicom_stream import open_dicom
+
+    return open_dicom(path, every, max_frames, force=kind == "dicom without preamble")
+
+
+def _check_options(every: int, max_frames: int | None) -> None:
+    if every < 1:
+        raise ValueError(f"every must be at least 1, not {every}")
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"max_frames must be at least 1, not {max_frames}")
+
+
+def detect_kind(path: Path) -> Kind:
+    """Tell the kind of file by its first bytes, then by its suffix.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UnknownFormatError: (an UnreadableFileError) if it is empty, or of no kind that can be read.
+        UnreadableFileError: if it cannot be opened, or is damaged or encrypted.
+    """
     if path.is_dir():
         raise UnreadableFileError(path, "is a folder; give one file, or call read_ultrasound for each file in it")
     try:
@@ -101,15 +161,17 @@ def _detect(path: Path) -> Kind:
     except OSError as error:
         raise UnreadableFileError(path, f"cannot be opened ({error.strerror}); check its permissions") from error
     if not head:
-        raise UnreadableFileError(path, "is empty; copy or export it again")
+        raise UnknownFormatError(path, "is empty; copy or export it again")
     if (kind := _detect_bytes(path, head)) is not None:
         return kind
+    if _ENVELOPED in head[:64]:
+        raise UnreadableFileError(path, "is encrypted (CMS, as in DICOM PS3.15 annex D); decrypt it first")
     suffix = path.suffix.lower()
-    if suffix in _DICOM_SUFFIXES:
+    if suffix in DICOM_SUFFIXES:
         return "dicom without preamble"
-    if suffix in _VIDEO_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES:
         return "video"
-    raise UnreadableFileError(path, f"is not in a format that can be read: {_READABLE}")
+    raise UnknownFormatError(path, f"is not in a format that can be read: {_READABLE}")
 
 
 def _detect_bytes(path: Path, head: bytes) -> Kind | None:

@@ -2,23 +2,27 @@
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from .reading_intensity import grey_to_rgb, range_to_uint8, volume_to_uint8
 from .reading_record import (
     UltrasoundRecord,
     UnreadableFileError,
     check_decoded_bytes,
+    check_finite,
     check_size,
+    count_invalid,
     one_line,
     pick_frames,
-    times_at,
     too_large,
 )
+from .reading_stream import Frame, FrameSource, step_by_step
 
 # What Pillow raises for damaged files. UnidentifiedImageError is an OSError; PNG chunks raise SyntaxError.
 _DAMAGE = (OSError, SyntaxError, EOFError, ValueError, struct.error, KeyError, IndexError, TypeError)
@@ -31,12 +35,52 @@ def read_image(path: Path, every: int = 1, max_frames: int | None = None) -> Ult
     is laid on black; EXIF orientation is applied to stills. Pages of a TIFF must share one size. Pixel density tags
     (dots per inch) describe paper, not tissue, so `spacing` is None.
     """
+    with _named_damage(path), Image.open(path) as image:
+        num_frames, indices = _plan(path, image, every, max_frames)
+        check_decoded_bytes(path, len(indices), image.height, image.width)
+        metadata = _metadata(image)
+        frames = list(_pictures(path, image, num_frames, indices))
+    height, width = frames[0].pixels.shape[:2]
+    times_ms = [0.0 if num_frames > 1 and frame.index == 0 else frame.time_ms for frame in frames]
+    return UltrasoundRecord(
+        frames=np.stack([frame.pixels for frame in frames]),
+        frame_times_ms=None if None in times_ms else tuple(time for time in times_ms if time is not None),
+        metadata=metadata | {"width": width, "height": height, "num_frames": num_frames},
+    )
+
+
+def open_image(path: Path, every: int = 1, max_frames: int | None = None) -> FrameSource:
+    """Open an image file for reading frame by frame; frames and errors are those of `read_image`."""
+    with _named_damage(path), Image.open(path) as image:
+        num_frames, indices = _plan(path, image, every, max_frames)
+        metadata = _metadata(image)
+        is_turned = num_frames == 1 and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        width, height = image.size[::-1] if is_turned else image.size
+
+    def pictures() -> Iterator[Frame]:
+        with Image.open(path) as image:
+            yield from _pictures(path, image, num_frames, indices)
+
+    return FrameSource(
+        path,
+        kind=str(metadata["format"]),
+        height=height,
+        width=width,
+        num_frames=len(indices),
+        is_clip=num_frames > 1,
+        make_frames=lambda: step_by_step(pictures(), lambda: _named_damage(path)),
+        metadata=metadata | {"width": width, "height": height, "num_frames": num_frames},
+    )
+
+
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """What Pillow raises for a damaged file becomes one line that names it; what it warns of is left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size judges the size instead
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         try:
-            with Image.open(path) as image:
-                return _read_open_image(path, image, every, max_frames)
+            yield
         except UnreadableFileError:
             raise
         except Image.DecompressionBombError as error:
@@ -47,48 +91,38 @@ def read_image(path: Path, every: int = 1, max_frames: int | None = None) -> Ult
             ) from error
 
 
-def _read_open_image(path: Path, image: Image.Image, every: int, max_frames: int | None) -> UltrasoundRecord:
-    width, height = image.size
-    check_size(path, height, width)
+def _plan(path: Path, image: Image.Image, every: int, max_frames: int | None) -> tuple[int, range]:
+    """Frames of the file, and the indices of those that are wanted."""
+    check_size(path, image.height, image.width)
     # A JPEG of several pictures (MPO) holds previews of the first, not a sequence.
     num_frames = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
-    indices = pick_frames(num_frames, every, max_frames)
-    check_decoded_bytes(path, len(indices), height, width)
-    mode, file_format = image.mode, image.format
-    frames: list[np.ndarray] = []
-    durations_ms: list[float | None] = []
+    return num_frames, pick_frames(num_frames, every, max_frames)
+
+
+def _metadata(image: Image.Image) -> dict[str, Any]:
+    return {"format": "JPEG" if image.format == "MPO" else image.format, "color_mode": image.mode}
+
+
+def _pictures(path: Path, image: Image.Image, num_frames: int, indices: range) -> Iterator[Frame]:
+    """The pages or animation frames of an open file, each with its start in ms as far as durations are known."""
+    width, height = image.size
+    start_ms: float | None = 0.0
     # Durations add up, so every frame up to the last one wanted is visited.
     for index in range(indices[-1] + 1):
         image.seek(index)
         image.load()  # the duration of a GIF or PNG frame is known once it is decoded
-        durations_ms.append(image.info.get("duration"))
-        if index not in indices:
-            continue
-        if image.size != (width, height):
-            raise UnreadableFileError(
-                path,
-                f"its page {index + 1} is {image.size[0]} x {image.size[1]}, its first {width} x {height};"
-                " save the pages as separate files",
-            )
-        still = (ImageOps.exif_transpose(image) or image) if num_frames == 1 else image
-        frames.append(to_rgb(path, still))
-    metadata: dict[str, Any] = {"format": "JPEG" if file_format == "MPO" else file_format, "color_mode": mode}
-    metadata |= {"width": frames[0].shape[1], "height": frames[0].shape[0], "num_frames": num_frames}
-    return UltrasoundRecord(
-        frames=np.stack(frames),
-        frame_times_ms=times_at(_start_times(durations_ms) if num_frames > 1 else None, indices),
-        metadata=metadata,
-    )
-
-
-def _start_times(durations_ms: list[float | None]) -> list[float] | None:
-    """Start of each frame in ms, the first at 0; None if a duration that is needed is missing."""
-    starts = [0.0]
-    for duration in durations_ms[:-1]:
-        if duration is None:
-            return None
-        starts.append(starts[-1] + float(duration))
-    return starts
+        duration_ms = image.info.get("duration")
+        if index in indices:
+            if image.size != (width, height):
+                raise UnreadableFileError(
+                    path,
+                    f"its page {index + 1} is {image.size[0]} x {image.size[1]}, its first {width} x {height};"
+                    " save the pages as separate files",
+                )
+            still = (ImageOps.exif_transpose(image) or image) if num_frames == 1 else image
+            is_timed = num_frames > 1 and (index > 0 or duration_ms is not None)
+            yield Frame(index, start_ms if is_timed else None, to_rgb(path, still))
+        start_ms = None if start_ms is None or duration_ms is None else start_ms + float(duration_ms)
 
 
 def to_rgb(path: Path, image: Image.Image) -> np.ndarray:
@@ -97,8 +131,7 @@ def to_rgb(path: Path, image: Image.Image) -> np.ndarray:
         return grey_to_rgb(range_to_uint8(np.asarray(image), 0, 65535))
     if image.mode in ("I", "F"):
         values = np.asarray(image)
-        if invalid := int(np.count_nonzero(~np.isfinite(values))):
-            raise UnreadableFileError(path, f"{invalid} pixels are NaN or infinite; replace them and save again")
+        check_finite(path, count_invalid(values))
         return grey_to_rgb(volume_to_uint8(values))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         colour = image.convert("RGBA")

@@ -3,7 +3,7 @@
 All functions are pure: arrays in, uint8 arrays of the same shape out.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,27 @@ def range_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return _round_to_uint8(np.clip(scaled, 0, 255))
 
 
-def volume_to_uint8(values: np.ndarray) -> np.ndarray:
+class ValueRange(NamedTuple):
+    """Smallest and largest sample of a file, and whether all of them are whole numbers."""
+
+    low: float
+    high: float
+    is_whole: bool
+
+    def joined(self, other: "ValueRange | None") -> "ValueRange":
+        """The range of both."""
+        if other is None:
+            return self
+        return ValueRange(min(self.low, other.low), max(self.high, other.high), self.is_whole and other.is_whole)
+
+
+def value_range(values: np.ndarray) -> ValueRange:
+    """The range of `values`: any real dtype without NaN or infinity, any shape, at least one value."""
+    is_whole = np.issubdtype(values.dtype, np.integer) or bool(np.all(values == np.rint(values)))
+    return ValueRange(float(values.min()), float(values.max()), is_whole)
+
+
+def volume_to_uint8(values: np.ndarray, over: ValueRange | None = None) -> np.ndarray:
     """Map the samples of a file that carries no window to 0..255.
 
     Values that are whole numbers within 0..255 are kept as they are (ultrasound stored as float or int16 often is
@@ -65,14 +85,14 @@ def volume_to_uint8(values: np.ndarray) -> np.ndarray:
 
     Args:
         values: any real dtype without NaN or infinity, any shape, at least one value.
+        over: range of all frames of the file, where `values` are only some of them; by default that of `values`.
 
     Returns:
         uint8, the shape of `values`.
     """
     if values.dtype == np.uint8:
         return values
-    low, high = float(values.min()), float(values.max())
-    is_whole = np.issubdtype(values.dtype, np.integer) or bool(np.all(values == np.rint(values)))
+    low, high, is_whole = over or value_range(values)
     if low >= 0 and high <= 255 and is_whole:
         return values.astype(np.uint8)
     return range_to_uint8(values, low, high)

@@ -139,6 +139,25 @@ def check_decoded_bytes(path: Path, num_frames: int, height: int, width: int) ->
         )
 
 
+def count_invalid(values: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    return int(np.count_nonzero(~np.isfinite(values))) if np.issubdtype(values.dtype, np.floating) else 0
+
+
+def check_finite(path: Path, invalid: int) -> None:
+    """Refuse a file with NaN or infinite pixels.
+
+    Args:
+        path: names the file.
+        invalid: how many there are, see `count_invalid`.
+
+    Raises:
+        UnreadableFileError: if there are any.
+    """
+    if invalid:
+        raise UnreadableFileError(path, f"{invalid} pixels are NaN or infinite; replace them and save again")
+
+
 def pick_frames(num_frames: int, every: int, max_frames: int | None) -> range:
     """Indices of the frames to decode: 0, `every`, 2 `every`, ... below `num_frames`, at most `max_frames` of them."""
     return range(0, num_frames, every)[:max_frames]

@@ -1,24 +1,38 @@
 """NIfTI and MetaImage (MHD, MHA) through SimpleITK: a stack or a sequence of frames with its spacing."""
 
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from .reading_intensity import grey_to_rgb, volume_to_uint8
+from .reading_intensity import ValueRange, grey_to_rgb, value_range, volume_to_uint8
+from .reading_meta_image import (
+    check_data_file,
+    check_data_length,
+    first_bytes,
+    header_value,
+    is_compressed,
+    is_meta_image,
+    unpack_meta_image,
+)
 from .reading_nifti import check_nifti_samples
 from .reading_record import (
     Spacing,
     UltrasoundRecord,
     UnreadableFileError,
     check_decoded_bytes,
+    check_finite,
     check_size,
     clean_spacing,
+    count_invalid,
     one_line,
     pick_frames,
 )
-
-_HEADER_BYTES = 8192
+from .reading_stream import Frame, FrameSource, closed_on_error, step_by_step
 
 
 def read_volume(path: Path, every: int = 1, max_frames: int | None = None) -> UltrasoundRecord:
@@ -32,44 +46,127 @@ def read_volume(path: Path, every: int = 1, max_frames: int | None = None) -> Ul
     Raises:
         UnreadableFileError: also if a value is NaN or infinite, or a MetaImage header points outside its own folder.
     """
-    sitk = _import_simpleitk()
-    header = path.read_bytes()[:_HEADER_BYTES] if path.stat().st_size <= _HEADER_BYTES else first_bytes(path)
-    is_meta_image = b"ElementDataFile" in header
-    if is_meta_image:
-        _check_data_file(path, header)
-    else:
-        check_nifti_samples(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("MetaImageIO" if is_meta_image else "NiftiImageIO")
-    warns = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints its doubts about orientation matrices
-    try:
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        width, height = int(size[0]), int(size[1])
-        check_size(path, height, width)
-        num_frames = int(np.prod(size[2:], dtype=np.int64))
+    sitk = import_simpleitk()
+    header = _checked_header(path)
+    with _named_damage(path):
+        reader = _open_reader(path, header)
+        height, width, num_frames = _grid(path, reader)
         indices = pick_frames(num_frames, every, max_frames)
         # SimpleITK decodes the whole file whichever frames are kept.
         check_decoded_bytes(path, num_frames, height, width)
-        if is_meta_image:
-            _check_data_length(path, header, reader)
+        if is_meta_image(header):
+            check_data_length(path, header, reader)
         image = reader.Execute()
+    if not indices:
+        raise UnreadableFileError(path, "holds no frames; export it again")
+    values, components = sitk.GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel()
+    trailing = values.shape[-2:] if components == 1 else values.shape[-3:]
+    picked = values.reshape(-1, *trailing)[indices.start : indices.stop : indices.step]
+    check_finite(path, count_invalid(picked))
+    metadata = _metadata(header, height, width, num_frames, image.GetPixelIDTypeAsString())
+    return UltrasoundRecord(
+        frames=_to_rgb(path, picked, components), spacing=_spacing(reader, header), metadata=metadata
+    )
+
+
+def open_volume(path: Path, every: int = 1, max_frames: int | None = None) -> FrameSource:
+    """Open a NIfTI or MetaImage file for reading frame by frame; frames and errors are those of `read_volume`.
+
+    Compressed MetaImage data is first unpacked to a temporary file, because every frame would otherwise be unpacked from the start.
+    Samples that are not 8-bit are read twice: their range over all frames comes first.
+    """
+    sitk = import_simpleitk()
+    header = _checked_header(path)
+    resources = ExitStack()
+    with _named_damage(path), closed_on_error(resources):
+        stated = reader = _open_reader(path, header)
+        height, width, num_frames = _grid(path, reader)
+        stored = path
+        if is_meta_image(header):
+            check_data_length(path, header, reader)
+            if is_compressed(header):
+                folder = Path(resources.enter_context(TemporaryDirectory(prefix="echocare-")))
+                stored = unpack_meta_image(path, header, reader, folder)
+    indices = pick_frames(num_frames, every, max_frames)
+    if not indices:
+        raise UnreadableFileError(path, "holds no frames; export it again")
+    components, pixel_type = stated.GetNumberOfComponents(), sitk.GetPixelIDValueAsString(stated.GetPixelID())
+
+    def slices() -> Iterator[np.ndarray]:
+        reader = _open_reader(path, header, stored)
+        size = reader.GetSize()
+        for index in indices:
+            # The first of the further axes varies fastest; one of length 1 is kept, because ITK may not turn oblique axes into 2D.
+            place = [int(position) for position in np.unravel_index(index, size[2:], order="F")] if size[2:] else []
+            reader.SetExtractIndex([0, 0, *place])
+            reader.SetExtractSize([width, height, *(1 for _ in place)])
+            values = sitk.GetArrayFromImage(reader.Execute())
+            yield values.reshape(1, height, width, *(() if components == 1 else (components,)))
+
+    @functools.cache
+    def range_of_file() -> ValueRange:
+        over, invalid = None, 0
+        for values in slices():
+            invalid += count_invalid(values)
+            over = value_range(values).joined(over)
+        check_finite(path, invalid)
+        assert over is not None
+        return over
+
+    def pictures() -> Iterator[Frame]:
+        for index, values in zip(indices, slices(), strict=True):
+            over = None if values.dtype == np.uint8 or np.iscomplexobj(values) else range_of_file()
+            yield Frame(index, None, _to_rgb(path, values, components, over)[0])
+
+    return FrameSource(
+        path,
+        kind="MetaImage" if is_meta_image(header) else "NIfTI",
+        height=height,
+        width=width,
+        num_frames=len(indices),
+        is_clip=num_frames > 1,
+        make_frames=lambda: step_by_step(pictures(), lambda: _named_damage(path)),
+        spacing=_spacing(stated, header),
+        metadata=_metadata(header, height, width, num_frames, pixel_type),
+        resources=resources,
+    )
+
+
+def _checked_header(path: Path) -> bytes:
+    header = first_bytes(path)
+    if is_meta_image(header):
+        check_data_file(path, header)
+    else:
+        check_nifti_samples(path)
+    return header
+
+
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """What SimpleITK raises becomes one line that names the file."""
+    sitk = import_simpleitk()
+    warns = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints its doubts about orientation matrices
+    try:
+        yield
     except RuntimeError as error:
         reason = one_line(str(error).rsplit("ITK ERROR:", 1)[-1].rsplit("Error:", 1)[-1], 120)
         raise UnreadableFileError(path, f"cannot be read as a volume ({reason}); export it again") from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warns)
-    if not indices:
-        raise UnreadableFileError(path, "holds no frames; export it again")
-    frames = _to_frames(path, sitk.GetArrayFromImage(image), image.GetNumberOfComponentsPerPixel(), indices)
-    metadata = {"format": "MetaImage" if is_meta_image else "NIfTI", "width": width, "height": height}
-    metadata |= {"num_frames": num_frames, "pixel_type": image.GetPixelIDTypeAsString()}
-    return UltrasoundRecord(frames=frames, spacing=_spacing(reader, header, is_meta_image), metadata=metadata)
 
 
-def _import_simpleitk() -> Any:
+def _open_reader(path: Path, header: bytes, stored: Path | None = None) -> Any:
+    """SimpleITK's reader with the header read, of `path` or of what is `stored` in its place."""
+    reader = import_simpleitk().ImageFileReader()
+    reader.SetFileName(str(stored or path))
+    reader.SetImageIO("MetaImageIO" if is_meta_image(header) else "NiftiImageIO")
+    reader.ReadImageInformation()
+    return reader
+
+
+def import_simpleitk() -> Any:
+    """Import SimpleITK, or say which extra brings it."""
     try:
         import SimpleITK
     except ImportError as error:
@@ -79,71 +176,31 @@ def _import_simpleitk() -> Any:
     return SimpleITK
 
 
-def first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_HEADER_BYTES)
+def _grid(path: Path, reader: Any) -> tuple[int, int, int]:
+    """Height, width and number of frames."""
+    size = reader.GetSize()
+    width, height = int(size[0]), int(size[1])
+    check_size(path, height, width)
+    return height, width, int(np.prod(size[2:], dtype=np.int64))
 
 
-def header_value(header: bytes, key: bytes) -> str | None:
-    """The value of `Key = value` in a MetaImage text header."""
-    for line in header.splitlines():
-        name, separator, value = line.partition(b"=")
-        if separator and name.strip() == key:
-            return value.decode("ascii", errors="replace").strip()
-    return None
+def _metadata(header: bytes, height: int, width: int, num_frames: int, pixel_type: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"format": "MetaImage" if is_meta_image(header) else "NIfTI"}
+    return metadata | {"width": width, "height": height, "num_frames": num_frames, "pixel_type": pixel_type}
 
 
-def _check_data_file(path: Path, header: bytes) -> None:
-    """A header may name any file of the machine as its pixels: only the header's own folder is allowed."""
-    name = header_value(header, b"ElementDataFile") or ""
-    pattern = name.split()[0] if name else ""
-    if pattern in ("LOCAL", "Local", "local"):
-        return
-    if pattern == "LIST" or "%" in pattern:
-        raise UnreadableFileError(path, "keeps its slices in a list of files; save it as one .mha file")
-    data_file = Path(name)
-    if data_file.is_absolute() or ".." in data_file.parts or "\\" in name or not name:
-        raise UnreadableFileError(path, "names a data file outside its own folder; put the two side by side")
-    if not (path.parent / data_file).is_file():
-        raise UnreadableFileError(path, f"its data file {name} is missing; put it beside the .mhd file")
-
-
-def _check_data_length(path: Path, header: bytes, reader: Any) -> None:
-    """Refuse uncompressed MetaImage data shorter than its header says (ITK would also print to the terminal)."""
-    if (header_value(header, b"CompressedData") or "").lower() == "true":
-        return
-    name = header_value(header, b"ElementDataFile") or ""
-    if name.lower() == "local":
-        end_of_header = header.find(b"\n", header.index(b"ElementDataFile"))
-        found = path.stat().st_size - end_of_header - 1 if end_of_header >= 0 else 0
-    else:
-        found = (path.parent / name).stat().st_size
-    bits = {"8": 8, "16": 16, "32": 32, "64": 64}
-    sample_type = _import_simpleitk().GetPixelIDValueAsString(reader.GetPixelID())
-    sample_bits = next((size for digits, size in bits.items() if f"{digits}-bit" in sample_type), 0)
-    samples = int(np.prod(reader.GetSize(), dtype=np.int64)) * reader.GetNumberOfComponents()
-    if found < samples * sample_bits // 8:
-        raise UnreadableFileError(
-            path, f"is cut short: {found} of {samples * sample_bits // 8} bytes of pixels; copy it again"
-        )
-
-
-def _to_frames(path: Path, values: np.ndarray, components: int, indices: range) -> np.ndarray:
-    """SimpleITK's `(..., height, width[, components])` to uint8 `(num_frames, height, width, 3)`."""
+def _to_rgb(path: Path, values: np.ndarray, components: int, over: ValueRange | None = None) -> np.ndarray:
+    """`(num_frames, height, width[, components])`, with the range of the file, to uint8 `(num_frames, height, width, 3)`."""
     if components not in (1, 3, 4) or np.iscomplexobj(values):
         raise UnreadableFileError(path, f"has {components} values a pixel; save it as grey, RGB or RGBA")
-    trailing = values.shape[-2:] if components == 1 else values.shape[-3:]
-    picked = values.reshape(-1, *trailing)[indices.start : indices.stop : indices.step]
-    if np.issubdtype(picked.dtype, np.floating) and (invalid := int(np.count_nonzero(~np.isfinite(picked)))):
-        raise UnreadableFileError(path, f"{invalid} pixels are NaN or infinite; replace them and save again")
-    scaled = volume_to_uint8(picked)
+    scaled = volume_to_uint8(values, over)
     return grey_to_rgb(scaled) if components == 1 else np.ascontiguousarray(scaled[..., :3])
 
 
-def _spacing(reader: Any, header: bytes, is_meta_image: bool) -> Spacing | None:
+def _spacing(reader: Any, header: bytes) -> Spacing | None:
     """`(row_mm, column_mm)`, or None if the header left it at its default."""
     column_mm, row_mm = reader.GetSpacing()[:2]
-    if is_meta_image:
+    if is_meta_image(header):
         stated = any(header_value(header, key) for key in (b"ElementSpacing", b"ElementSize"))
     else:
         # NIfTI-1 `xyzt_units`: the low three bits are the unit of length, 0 unknown, else ITK has converted to mm.
