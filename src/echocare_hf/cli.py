@@ -237,6 +237,91 @@ def convert(
 
 
 @app.command()
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders, globs, archives, DICOMDIR, dicom:// and dicomweb+https:// addresses.",
+        ),
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model", metavar="MODEL", help="A checkpoint's folder, Hub id or bare name; once for each model."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder of the results.")],
+    every: Annotated[int, typer.Option("--every", metavar="N", help="Analyse every n-th frame of a clip.")] = 1,
+    max_frames: Annotated[
+        int | None,
+        typer.Option("--max-frames", metavar="N", help="At most N frames of a clip.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Frames that go through a model together.")
+    ] = 16,
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="SCORE", help="Least score of objects and of anatomy, 0 to 1.")
+    ] = 0.5,
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            "--spacing",
+            metavar="ROW,COLUMN",
+            help="Millimetres per pixel, down and across, of files that do not state theirs.",
+            show_default=False,
+        ),
+    ] = None,
+    region: Annotated[bool, typer.Option(help="Find the ultrasound region and analyse that.")] = True,
+    familiarity: Annotated[bool, typer.Option(help="Tell how much an image looks like what the model knows.")] = True,
+    overlays: Annotated[bool, typer.Option(help="Draw what was found: PNG of stills, MP4 of clips.")] = True,
+    all_masks: Annotated[
+        bool, typer.Option("--all-masks", help="Masks of all frames of a clip, not of key frames.")
+    ] = False,
+    surroundings: Annotated[
+        bool, typer.Option("--surroundings", help="Pictures show what is around the region too, such as names.")
+    ] = False,
+    dicom: Annotated[bool, typer.Option(help="Write DICOM objects for DICOM input.")] = True,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="fp32, bf16, or auto: bf16 where it is fast.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of PyTorch.")] = 0,
+) -> None:
+    """Analyse ultrasound files with one or more checkpoints.
+
+    Writes what was found in each file, in physical units where the file states its spacing: JSON, a CSV summary, pictures, one web page a
+    study and, for DICOM input, a DICOM Segmentation, a Structured Report and enhanced images. A file that cannot be read is named at the
+    end and stops nothing; exit code 1 says that there was one. A run that was stopped goes on where it was. Not a medical device.
+
+    \b
+    Examples:
+      echocare predict scans/ --model echocare-tiny --output results
+      echocare predict IM0001.dcm clip.mp4 --model head-detector --output results
+      echocare predict study.zip --model hc=runs/head --model busi=runs/lesion --output results
+      echocare predict clip.avi --model runs/lv --output results --every 2 --spacing 0.3,0.3
+    """
+    from .examination.command import read_spacing, run_command
+    from .examination.file_folder import Outputs
+
+    options = {
+        "every": every,
+        "max_frames": max_frames,
+        "batch_size": batch_size,
+        "threshold": threshold,
+        "spacing": read_spacing(spacing),
+        "search_region": region,
+        "familiarity": familiarity,
+        "device": device,
+        "precision": precision,
+    }
+    made = Outputs(overlays, dicom, all_masks, surroundings)
+    code = run_command(inputs, model, output, options, made, seed, typer.echo, lambda line: typer.echo(line, err=True))
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def curate(
     sources: Annotated[
         list[str], typer.Argument(help="Folders, archives, shards, manifests, URLs, Hub ids; NAME=... names one.")

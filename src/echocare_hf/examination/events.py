@@ -1,0 +1,70 @@
+"""What an examination says while it runs: a file was opened, a frame analysed, a file finished; or it failed, or was left out."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .clip import ClipFindings
+from .inputs import InputFile
+from .region import Region
+from .results import FileResult, FrameResult
+
+
+@dataclass(eq=False)
+class Opened:
+    """A file that could be read, with what is known of it before its first frame is analysed.
+
+    Attributes:
+        file: the input.
+        result: without findings so far; the same object as in `Finished`.
+        region: what of its grid is analysed.
+        is_clip: whether it has more than one frame.
+        dataset_path: the DICOM file, None for other kinds.
+        num_frames: that will be analysed, as far as the header tells.
+        started: of reading, by `time.perf_counter`.
+    """
+
+    file: InputFile
+    result: FileResult
+    region: Region
+    is_clip: bool
+    dataset_path: Path | None = None
+    num_frames: int | None = None
+    started: float = 0.0
+
+
+@dataclass(eq=False)
+class Analysed:
+    """A frame of the file that was opened last: its pixels, uint8 `(height, width, 3)`, and what was found."""
+
+    pixels: np.ndarray = field(repr=False)
+    found: FrameResult
+
+
+@dataclass(eq=False)
+class Finished:
+    """All frames of the file are done. `clip` has what they show together, None for a still."""
+
+    result: FileResult
+    clip: ClipFindings | None = None
+
+
+@dataclass(eq=False)
+class Failed:
+    """A file that could not be analysed to its end, and why, in one line."""
+
+    file: InputFile
+    reason: str
+
+
+@dataclass(eq=False)
+class Skipped:
+    """A file that was left out, because it is done already."""
+
+    file: InputFile
+
+
+Event = Opened | Analysed | Finished | Failed | Skipped
+
+__all__ = ["Analysed", "Event", "Failed", "Finished", "Opened", "Skipped"]
