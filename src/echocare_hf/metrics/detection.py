@@ -36,8 +36,8 @@ def detection_metrics(
             Boxes are centre x, centre y, long axis, short axis (full lengths) and angle in degrees, in pixels.
         class_names (`list[str]`): labels are indices into it.
         thresholds (`list[float]`, *optional*, defaults to `(0.5, 0.75)`): overlaps, above 0 and at most 1, in whole hundredths.
-        upright (`bool`, *optional*, defaults to `False`): the objects are rectangles with sides along the axes of the image, as long as the
-            axes of the ellipses in them: their overlaps count.
+        upright (`bool`, *optional*, defaults to `False`): the objects are rectangles with sides along the axes of the image, as long as
+            the axes of the ellipses in them: their overlaps count.
 
     Returns:
         `dict[str, float]`, 0 to 1.
