@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from eval.statistics import adaptation_steps
+
 from ablation import METRICS, TASKS, call
 from echocare_hf.files import written_beside
 from heads import ROWS, cell, command
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 SCRATCH = "tiny"  # the preset: random weights
-NEAR_BEST = 0.99
 
 
 def run_one(task: str, model: str, share: float, seed: int, arguments: argparse.Namespace) -> str:
@@ -45,16 +47,6 @@ def run_one(task: str, model: str, share: float, seed: int, arguments: argparse.
 
 def place(output: Path, task: str, model: str, share: float) -> Path:
     return output / task / Path(model).name / f"{round(100 * share)}"
-
-
-def adaptation_steps(record: dict[str, Any], metric: str) -> int | None:
-    """Steps until the validation metric first comes within 1 % of its best; None if it never was a number."""
-    seen = [(entry["step"], entry.get(f"eval_{metric}")) for entry in record["history"]]
-    known = [(step, value) for step, value in seen if value is not None and np.isfinite(value)]
-    if not known:
-        return None
-    best = max(value for _, value in known)
-    return int(next(step for step, value in known if value >= NEAR_BEST * best))
 
 
 def collect(arguments: argparse.Namespace) -> dict[tuple[str, str, float], list[dict[str, Any]]]:

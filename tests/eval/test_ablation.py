@@ -41,7 +41,9 @@ def test_the_validation_part_chooses_the_strength_of_a_probe(classes):
         aucs = []
         for part in ("validation", "test"):
             scores = machine.predict_proba((parts[part][0] - mean) / deviation)
-            aucs.append(np.mean([roc_auc_score(parts[part][1] == label, scores[:, label]) for label in range(classes)]))
+            aucs.append(
+                np.mean([roc_auc_score(parts[part][1] == label, scores[:, label]) for label in range(classes)])
+            )
         seen.append(aucs)
     best = max(seen, key=lambda pair: pair[0])
     found = ablation.linear_probe(parts)
