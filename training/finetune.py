@@ -40,6 +40,7 @@ from echocare_hf.finetuning import (
     parse_arguments,
     rounded,
     run_record,
+    save_known_images,
     start_head,
     train,
     with_adapters,
@@ -82,6 +83,8 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     model.eval().save_pretrained(final)
     task.processor.save_pretrained(final)
     readable_weights(final)
+    if task_name != "video":  # `echocare predict` judges images
+        save_known_images(model, sets, final)
     record = run_record(job, {"validation": validation, "test": test}, trainer, start)
     if start_of_head is not None:
         if kept:

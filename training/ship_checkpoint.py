@@ -3,7 +3,8 @@
     python training/ship_checkpoint.py runs/tiny/best --name echocare-tiny --add docs/echocare-tiny.md
 
 The folder src/echocare_hf/checkpoints/NAME appears, with weights, configuration, image processor, card, training.json. Code stays behind:
-the package has it, and a copy beside the weights would grow old; `save_pretrained` and publishing add it again. Refused are checkpoints of
+the package has it, and a copy beside the weights would grow old; `save_pretrained` and publishing add it again. What the weights know of
+ultrasound belongs to them: run `eval/familiarity.py fit` afterwards. Refused are checkpoints of
 more than 15 MB, and those whose images do not all allow any use.
 """
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil, finetuning
+from echocare_hf.examination import familiarity
 from echocare_hf.finetuning import card as card_module
 from echocare_hf.finetuning.record import short_name, without_directories
 
@@ -62,6 +63,31 @@ def test_every_task_makes_a_folder_that_a_pipeline_runs(task, discs, tmp_path):
         assert [entry["label"] for entry in result] == ["radius_mm"] and abs(result[0]["score"] - 0.9) < 1
     elif task == "classification":
         assert {entry["label"] for entry in result} == {"large", "small"}
+
+
+def test_a_checkpoint_knows_its_training_images(discs, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(familiarity, "LEAST_IMAGES", 4)
+    output = tmp_path / "out"
+    options = ["--data", str(discs), "--image_size", "32", "--epochs", "1", "--bf16", "false", "--label", "label"]
+    options += ["--fractions", "0.6", "0.4", "0", "--model", str(checkpoint)]
+    assert finetune.main(["classification", *options, "--output", str(output)]) == 0
+    gate = familiarity.Familiarity.load(output)
+    assert gate.is_own and gate.ultrasound is None
+    model = transformers.AutoModelForImageClassification.from_pretrained(output).eval()
+    _, arguments = finetuning.parse_arguments(["classification", *options, "--output", "unused"], "")
+    data = finetuning.open_job("classification", arguments).sets["validation"]
+    known = torch.stack([data.task.example(data.item(row), None)["pixel_values"] for row in range(len(data))])
+    with familiarity.FeatureTap(model) as tap, torch.inference_mode():
+        model(known)
+        model(-known)
+        scores = gate.known_score(tap.take())
+    assert min(scores[: len(known)]) > max(scores[len(known) :])
+
+    monkeypatch.setattr(familiarity, "LEAST_IMAGES", 1000)
+    capsys.readouterr()
+    assert finetune.main(["classification", *options, "--output", str(tmp_path / "few")]) == 0
+    assert re.search(r"no familiarity.safetensors: \d+ training images are too few", capsys.readouterr().out)
+    assert not (tmp_path / "few" / "familiarity.safetensors").exists()
 
 
 def test_clips(clips, tmp_path):

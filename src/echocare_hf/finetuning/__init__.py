@@ -14,6 +14,7 @@ from .callbacks import EarlyStop, HeadFirst, Progress
 from .card import write_card
 from .head_start import HeadStart, start_head
 from .job import Job, open_job
+from .known_images import save_known_images
 from .models import parameter_groups, with_adapters
 from .pictures import draw_predictions
 from .prepared import PreparedData
@@ -40,6 +41,7 @@ __all__ = [
     "parse_arguments",
     "rounded",
     "run_record",
+    "save_known_images",
     "start_head",
     "train",
     "with_adapters",
