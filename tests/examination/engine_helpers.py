@@ -110,6 +110,7 @@ def object_share(pixel_values):
 def measuring_detector(self, pixel_values, **kwargs):
     """In place of a detection network: the ellipse of the bright pixels' moments, in the form that the network answers in."""
     weights = object_share(pixel_values).double()
+    weights = weights * (weights > 0.05)  # what lossy compression makes of the ground
     batch, height, width = weights.shape
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) + 0.5, torch.arange(width, dtype=torch.float64) + 0.5, indexing="ij"
