@@ -246,7 +246,13 @@ def test_a_run_that_was_stopped_leaves_whole_results_and_a_second_one_goes_on(tm
     options = [given, *models(checkpoints, "segmentation"), "--output", output]
     command = [sys.executable, "-m", "echocare_hf.cli", "predict", *map(str, options)]
     command += ["--precision", "fp32", "--no-familiarity", "--batch-size", "4"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background of a shell ignore it
+    )
     end = time.monotonic() + 120
     while not list(output.glob("files/*/result.json")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
