@@ -97,9 +97,9 @@ def test_upright_boxes_overlap_as_monai_has_it():
     reference = {"labels": np.array([0]), "boxes": np.array([[50.0, 50.0, 40.0, 10.0, 90.0]])}
     moved = {**reference, "scores": np.array([0.9]), "boxes": np.array([[50.0, 52.0, 36.0, 9.2, 90.0]])}  # IoU 0.828
     thresholds = (0.8, 0.82)
-    upright = detection_metrics([moved], [reference], ["head"], thresholds, upright=True)
+    upright = detection_metrics([moved], [reference], ["head"], thresholds, upright_overlap)
     assert (upright["ap80"], upright["ap82"]) == (1.0, 1.0)
-    assert detection_metrics([moved], [reference], ["head"], (0.83,), upright=True)["ap83"] == 0.0
+    assert detection_metrics([moved], [reference], ["head"], (0.83,), upright_overlap)["ap83"] == 0.0
 
 
 @pytest.mark.parametrize("distinct", [True, False], ids=["distinct", "ties"])

@@ -1,6 +1,6 @@
 """Detection of ellipses: average precision at given overlaps, and errors of size and place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ def detection_metrics(
     references: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     thresholds: Sequence[float] = (0.5, 0.75),
-    upright: bool = False,
+    overlap: Callable[[torch.Tensor, torch.Tensor], Any] = ellipse_overlap,
 ) -> dict[str, float]:
-    """Average precision (AP) of detected ellipses, or of upright boxes.
+    """Average precision (AP) of detected ellipses, or of objects of another shape.
 
     - `ap50_<class>`, `ap75_<class>`: the area under the curve of precision over recall, see `average_precision`, where a detection is
       right if its ellipse overlaps one of the same class in the image by at least that much (intersection over union of the ellipses
@@ -36,8 +36,8 @@ def detection_metrics(
             Boxes are centre x, centre y, long axis, short axis (full lengths) and angle in degrees, in pixels.
         class_names (`list[str]`): labels are indices into it.
         thresholds (`list[float]`, *optional*, defaults to `(0.5, 0.75)`): overlaps, above 0 and at most 1, in whole hundredths.
-        upright (`bool`, *optional*, defaults to `False`): the objects are rectangles with sides along the axes of the image, as long as
-            the axes of the ellipses in them: their overlaps count.
+        overlap (`Callable`, *optional*, defaults to `ellipse_overlap`): intersection over union (k, m) of boxes (k, 5) and (m, 5), such as
+            `upright_overlap` for rectangles with sides along the axes of the image.
 
     Returns:
         `dict[str, float]`, 0 to 1.
@@ -65,9 +65,8 @@ def detection_metrics(
             chosen = detected["labels"] == label
             order = np.argsort(-detected["scores"][chosen], kind="stable")
             scores.append(detected["scores"][chosen][order])
-            overlaps.append(
-                _overlaps(detected["boxes"][chosen][order], expected["boxes"][expected["labels"] == label], upright)
-            )
+            boxes = (detected["boxes"][chosen][order], expected["boxes"][expected["labels"] == label])
+            overlaps.append(np.asarray(overlap(*(torch.from_numpy(group) for group in boxes))))
         count = sum(overlap.shape[1] for overlap in overlaps)
         for key, threshold in keys.items():
             hits = [_match(overlap, threshold) for overlap in overlaps]
@@ -183,12 +182,6 @@ def _objects(image: Mapping[str, Any], classes: int, what: str, scored: bool) ->
     if not np.isin(labels, np.arange(classes)).all():
         raise ValueError(f"{what} holds a class outside 0 to {classes - 1}: check `class_names`")
     return objects
-
-
-def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64], upright: bool) -> NDArray[np.float64]:
-    """Intersection over union (k, m)."""
-    overlap = upright_overlap if upright else ellipse_overlap
-    return overlap(torch.from_numpy(boxes), torch.from_numpy(others)).numpy()
 
 
 def _match(overlaps: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:

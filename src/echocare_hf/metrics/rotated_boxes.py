@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .common import check_names, mean_known
-from .detection import _match, _objects, average_precision, detection_metrics
+from ..model.ellipses_echocare import ellipse_overlap
+from .common import mean_known
+from .detection import detection_metrics
 
 COCO_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 SHAPES = ("rectangle", "ellipse")
@@ -45,10 +46,8 @@ def oriented_average_precision(
     """
     if shape not in SHAPES:
         raise ValueError(f"`shape` is one of {', '.join(SHAPES)}, got {shape!r}")
-    if shape == "ellipse":
-        table = detection_metrics(predictions, references, class_names, COCO_THRESHOLDS)
-    else:
-        table = _of_rectangles(predictions, references, class_names)
+    overlap = ellipse_overlap if shape == "ellipse" else rectangle_overlap
+    table = detection_metrics(predictions, references, class_names, COCO_THRESHOLDS, overlap)
     columns = {name: [table[f"{_key(t)}_{name}"] for t in COCO_THRESHOLDS] for name in class_names}
     whole = {name: float(np.mean(values)) for name, values in columns.items()}
     found = {"ap": mean_known(list(whole.values())), "ap50": table["ap50"], "ap75": table["ap75"]}
@@ -87,37 +86,6 @@ def rectangle_overlap(boxes: ArrayLike, others: ArrayLike) -> NDArray[np.float64
         union = areas[0][row] + areas[1][column] - shared
         overlaps[row, column] = min(shared / union, 1.0) if union > 0 else 0.0
     return overlaps
-
-
-def _of_rectangles(
-    predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], class_names: Sequence[str]
-) -> dict[str, float]:
-    """As `detection_metrics` at the overlaps of COCO, for rectangles."""
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references: give one of each an image")
-    check_names(class_names, len(class_names), "class_names")
-    found = [_objects(image, len(class_names), f"prediction {index}", True) for index, image in enumerate(predictions)]
-    true = [_objects(image, len(class_names), f"reference {index}", False) for index, image in enumerate(references)]
-    by_class: dict[str, float] = {}
-    for label, name in enumerate(class_names):
-        scores, overlaps = [], []
-        for detected, expected in zip(found, true, strict=True):
-            chosen = detected["labels"] == label
-            order = np.argsort(-detected["scores"][chosen], kind="stable")
-            scores.append(detected["scores"][chosen][order])
-            expected_boxes = expected["boxes"][expected["labels"] == label]
-            overlaps.append(rectangle_overlap(detected["boxes"][chosen][order], expected_boxes))
-        count = sum(overlap.shape[1] for overlap in overlaps)
-        for threshold in COCO_THRESHOLDS:
-            hits = np.concatenate([_match(overlap, threshold) for overlap in overlaps]) if count else ()
-            by_class[f"{_key(threshold)}_{name}"] = (
-                average_precision(np.concatenate(scores), hits, count) if count else float("nan")
-            )
-    means = {
-        _key(threshold): mean_known([by_class[f"{_key(threshold)}_{name}"] for name in class_names])
-        for threshold in COCO_THRESHOLDS
-    }
-    return means | by_class
 
 
 def _key(threshold: float) -> str:

@@ -33,6 +33,7 @@ class Detection(Task):
     def __init__(self, data: LabelledData, processor: Any, options: Any) -> None:
         super().__init__(data, processor, options)
         self.oriented = any(box.angle not in (0.0, 90.0) for sample in data.samples for box in sample.boxes or ())
+        self.overlap = ellipse_overlap if self.oriented else upright_overlap
         if not self.oriented:  # a rectangle that is turned is no upright one any more
             self.augmentation = Augmentation(replace(self.augmentation.settings, rotation=0.0))
 
@@ -85,7 +86,7 @@ class Detection(Task):
         for sample in samples:
             boxes = self.boxes(sample)
             references.append({"labels": boxes["class_labels"].numpy(), "boxes": boxes["boxes"].numpy()})
-        values = detection_metrics(predictions, references, self.data.class_names, upright=not self.oriented)
+        values = detection_metrics(predictions, references, self.data.class_names, overlap=self.overlap)
         errors = [
             ellipse_errors(prediction["boxes"][0], reference["boxes"][0], sample.spacing)
             for prediction, reference, sample in zip(predictions, references, samples, strict=True)
@@ -100,7 +101,7 @@ class Detection(Task):
         """Overlaps (IoU) of true objects with sure predictions of their class, each used once, the best pairs first."""
         true, sure = self.boxes(sample), prediction["scores"] >= SURE
         found = torch.from_numpy(prediction["boxes"][sure]).float()
-        overlaps = (ellipse_overlap if self.oriented else upright_overlap)(true["boxes"], found)  # (true, found)
+        overlaps = self.overlap(true["boxes"], found)  # (true, found)
         overlaps[true["class_labels"][:, None] != torch.from_numpy(prediction["labels"][sure])] = 0
         matched = []
         while overlaps.numel() and overlaps.max() > 0:
