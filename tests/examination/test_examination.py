@@ -213,3 +213,33 @@ def test_the_networks_above_are_not_what_is_tested():
     pixels = drawn(128, 128, (60.0, 70.0, 64.0, 40.0, 30.0))
     outputs = measuring_detector(None, torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
     assert outputs.pred_boxes[0, 0, 0, 0].tolist() == pytest.approx((60, 70, 64, 40, 30), abs=0.3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_a_file_that_a_model_fails_on_does_not_stop_the_others(tmp_path, detectors, monkeypatch, batch_size):
+    def fails_on_bright_ground(self, pixel_values, **kwargs):
+        if (pixel_values[:, :, :2, :2].mean((1, 2, 3)) > 0.9).any():
+            raise RuntimeError("the size of tensor a must match\nthe size of tensor b")
+        return measuring_detector(self, pixel_values, **kwargs)
+
+    monkeypatch.setattr(EchoCareForObjectDetection, "forward", fails_on_bright_ground)
+    good = drawn(120, 160, (80.0, 60.0, 60.0, 30.0, 0.0))
+    bad = good.copy()
+    bad[:60] = 255
+    save_png(tmp_path / "1.png", good)
+    save_png(tmp_path / "2.png", bad)
+    save_mp4(tmp_path / "3.mp4", [good, good, bad, good, good])
+    save_png(tmp_path / "4.png", good)
+    save_mp4(tmp_path / "5.mp4", [good, good])
+    files = [InputFile(path, path.name, "files") for path in sorted(tmp_path.iterdir())]
+    examination = Examination(
+        [str(detectors["squash", (128, 128)])], batch_size=batch_size, search_region=False, **OPTIONS
+    )
+    events = list(examination.run(files))
+    failed = {event.file.name: event.reason for event in events if isinstance(event, Failed)}
+    reason = "a model failed on it: RuntimeError: the size of tensor a must match the size of tensor b"
+    assert failed == {"2.png": reason, "3.mp4": reason}
+    frames = {event.result.name: event.result.num_frames for event in events if isinstance(event, Finished)}
+    assert frames == {"1.png": 1, "4.png": 1, "5.mp4": 2}
+    ends = [getattr(event, "file", None) or event.result for event in events if isinstance(event, (Failed, Finished))]
+    assert [each.name for each in ends] == ["1.png", "2.png", "3.mp4", "4.png", "5.mp4"]

@@ -7,6 +7,7 @@ One thread reads, decodes, crops and resizes; the thread that asks for results r
 files. What is in flight is bounded, so a clip of any length needs the same memory. A file that cannot be analysed never stops the others.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,13 +19,13 @@ import torch
 from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.data.reading_record import Spacing, clean_spacing
 
-from .events import Analysed, Event, Failed, Finished, Opened
+from .events import Analysed, Event, Failed, Finished, Opened, Skipped
 from .gates import OWN_RUN_EVERY, Gates, Judgement
 from .handover import Handover
 from .inputs import InputFile
 from .models import LoadedModel, load_models
 from .open_file import OpenFile
-from .reader import End, Read, Reader
+from .reader import End, Read, Reader, reason_of
 from .region import Region
 from .results import FileResult, FrameResult
 from .task_findings import Findings, find
@@ -87,6 +88,7 @@ class Examination:
         warnings = (self.gates.problem,) if self.gates and self.gates.problem else ()
         self._reader = Reader(self.models, inputs, spacing, search_region, every, max_frames, warnings)
         self._open: OpenFile | None = None
+        self._given_up: InputFile | None = None
 
     def examine(self, path: str | Path) -> tuple[FileResult, list[FrameResult]]:
         """One file, with all its frames in memory.
@@ -123,7 +125,7 @@ class Examination:
         reader.start()
         waiting: list[Any] = []
         num_frames = 0
-        self._open = None
+        self._open = self._given_up = None
         try:
             while True:
                 event = queue.get()
@@ -145,7 +147,69 @@ class Examination:
             reader.join()
 
     def _analyse(self, events: Sequence[Any]) -> list[Event]:
-        """Runs the models on the frames among the events, and gives all events with their findings, in order."""
+        """Runs the models on the frames among the events, and gives all events with their findings, in order.
+
+        Where a model fails on frames of several files, each file goes through alone, so that only those it fails on are given up.
+        """
+        events = self._without_given_up(events)
+        try:
+            found = self._find_all(events)
+        except Exception as error:
+            if _out_of_memory(error):
+                raise
+            parts = _by_file(events)
+            if len(parts) > 1:
+                return [answer for part in parts for answer in self._analyse(part)]
+            opened = next((event for event in events if isinstance(event, Opened)), None) or self._open_file.opened
+            return [self._give_up(opened.file, error)]
+        answers: list[Event] = []
+        for event in events:
+            if isinstance(event, Opened):
+                least = self.gates.threshold if self.gates is not None else 0.0
+                self._open = OpenFile(event, self.models, self.tree, self.threshold, least)
+                answers.append(event)
+            elif isinstance(event, Read):
+                answers.append(self._open_file.collect(event, *next(found)))
+            elif isinstance(event, End):
+                answers.append(self._finish())
+            else:  # Failed, Skipped
+                self._open = None
+                answers.append(event)
+        return answers
+
+    @property
+    def _open_file(self) -> OpenFile:
+        assert self._open is not None
+        return self._open
+
+    def _without_given_up(self, events: Sequence[Any]) -> list[Any]:
+        """Without what the reader still says of a file that a model failed on."""
+        kept = []
+        for event in events:
+            if isinstance(event, (Opened, Skipped)) or getattr(event, "file", self._given_up) != self._given_up:
+                self._given_up = None
+            if self._given_up is None:
+                kept.append(event)
+        return kept
+
+    def _give_up(self, file: InputFile, error: Exception) -> Failed:
+        if os.environ.get("ECHOCARE_DEBUG"):
+            raise error
+        self._open, self._given_up = None, file
+        return Failed(file, f"a model failed on it: {reason_of(file, error)}")
+
+    def _finish(self) -> Event:
+        """The end of the open file; the models of clips run here."""
+        file = self._open_file.opened.file
+        try:
+            return self._open_file.finish()
+        except Exception as error:
+            if _out_of_memory(error):
+                raise
+            return self._give_up(file, error)
+
+    def _find_all(self, events: Sequence[Any]) -> Iterator[tuple[dict[str, Findings], Judgement]]:
+        """Findings and familiarity of each frame among the events."""
         regions: list[Region] = []
         region = self._open.opened.region if self._open else None
         frames: list[Read] = []
@@ -157,23 +221,7 @@ class Examination:
                 regions.append(region)
                 frames.append(event)
         judgements = [Judgement() for _ in frames]
-        found = iter(zip(self._find(frames, regions, judgements), judgements, strict=True))
-        answers: list[Event] = []
-        for event in events:
-            if isinstance(event, Opened):
-                least = self.gates.threshold if self.gates is not None else 0.0
-                self._open = OpenFile(event, self.models, self.tree, self.threshold, least)
-                answers.append(event)
-            elif isinstance(event, Read):
-                assert self._open is not None
-                answers.append(self._open.collect(event, *next(found)))
-            elif isinstance(event, End):
-                assert self._open is not None
-                answers.append(self._open.finish())
-            else:  # Failed, Skipped
-                self._open = None
-                answers.append(event)
-        return answers
+        return iter(list(zip(self._find(frames, regions, judgements), judgements, strict=True)))
 
     def _find(
         self, frames: Sequence[Read], regions: Sequence[Region], judgements: Sequence[Judgement]
@@ -207,12 +255,25 @@ class Examination:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            out = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-            if not out:
+            if not _out_of_memory(error):
                 raise
             raise ValueError(
                 f"the models ran out of memory with batches of {self.batch_size}: give a smaller --batch-size"
             ) from error
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _by_file(events: Sequence[Any]) -> list[list[Any]]:
+    """The events in parts; no part has frames of two files."""
+    parts: list[list[Any]] = []
+    for event in events:
+        if not parts or isinstance(event, (Opened, Failed, Skipped)):
+            parts.append([])
+        parts[-1].append(event)
+    return parts
 
 
 __all__ = ["Examination"]
