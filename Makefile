@@ -4,6 +4,7 @@
 #   make quickstart DATA=my_images OUTPUT=out     the same with your own images
 #   make test                                     lint, types, and every test that is not slow
 #   make test-all                                 the slow tests too
+#   make docs                                     the reference of all public names: site/api/echocare_hf.html
 #   make test PYTEST_ARGS="-k anatomy"            some of them
 #
 # Both make .venv on first use. TORCH names the PyTorch to install there, e.g. TORCH="torch==2.13.0".
@@ -17,11 +18,11 @@ ARGS ?=
 BIN := $(VENV)/bin
 QUICKSTART_ARGS := $(if $(DATA),--data "$(DATA)") $(if $(OUTPUT),--output "$(OUTPUT)") $(ARGS)
 
-.PHONY: help quickstart test test-all lint format clean
+.PHONY: help quickstart test test-all docs lint format clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 # PyTorch goes in first and alone: packages that ask for it afterwards then keep the build that TORCH chose.
 $(VENV)/torch.stamp:
@@ -59,7 +60,10 @@ test: lint
 test-all: lint
 	$(PYTEST) $(PYTEST_ARGS)
 
+docs: $(VENV)/dev.stamp
+	"$(BIN)/python" -m pdoc --docformat google --output-directory site/api echocare_hf
+
 # Everything that the commands above made, apart from results.
 clean:
-	rm -rf "$(VENV)" build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
