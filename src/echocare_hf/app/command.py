@@ -1,0 +1,92 @@
+"""`echocare demo`: loads the models, makes the examples, starts the page; or writes it as a Space."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers.utils import logging
+
+from echocare_hf.checkpoints import checkpoint_path
+from echocare_hf.examination.models import LoadedModel, load_models
+
+from .analysis import Analyser
+from .examples import Example, examples_folder, make_examples
+from .limits import Limits
+from .save_space import write_space
+
+EXTRA = 'the web page needs Gradio: pip install "echocare-hf[demo]"'
+
+
+def run_command(
+    models: Sequence[str],
+    host: str,
+    port: int | None,
+    limits: Limits,
+    open_browser: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Serves the page until the program is stopped.
+
+    Args:
+        models: checkpoints as `load_models` takes them; `echocare-tiny` joins them for the anatomy if none of them has that task.
+        host, port: to listen at.
+        limits: of a request.
+        open_browser: whether to open the page.
+        say: prints a line.
+
+    Raises:
+        ImportError: without Gradio.
+        ValueError: for a checkpoint that cannot be loaded.
+        OSError: for a port that is taken.
+    """
+    page_module = import_page()
+    analyser = Analyser(load_with_anatomy(models), limits)
+    page = page_module.build_page(analyser, _examples(), host)
+    try:
+        address = page_module.serve(page, host, port, open_browser)
+        say(f"EchoCare is at {address} with {', '.join(model.name for model in analyser.models)}. Ctrl-C ends it.")
+        threading.Event().wait()
+    finally:
+        page_module.stop(page)
+
+
+def load_with_anatomy(models: Sequence[str]) -> list[LoadedModel]:
+    """The models, and `echocare-tiny` in front of them if none tells the anatomy."""
+    logging.disable_progress_bar()  # the bars of transformers, which count weights
+    loaded = load_models(list(models)) if models else []
+    if any(model.task == "anatomy" for model in loaded):
+        return loaded
+    source = str(checkpoint_path())
+    if any(model.name == Path(source).name for model in loaded):
+        source = f"anatomy={source}"
+    return [*load_models([source]), *loaded]
+
+
+def import_page() -> Any:
+    """The module of the page.
+
+    Raises:
+        ImportError: with the cure, without Gradio.
+    """
+    try:
+        from . import page
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "gradio":
+            raise
+        raise ImportError(EXTRA) from error
+    return page
+
+
+def _examples() -> list[Example]:
+    with tqdm(desc="examples", unit="image", delay=2, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return make_examples(examples_folder(), progress)
+
+
+__all__ = ["import_page", "load_with_anatomy", "run_command", "write_space"]

@@ -1,0 +1,133 @@
+"""What a score rests on: parts of the image are covered one after the other, and the score is computed anew each time.
+
+A place is worth how much the score falls while it is covered, averaged over all windows that cover it. Nothing of the model's inside is
+used, so it holds for every head that gives scores.
+
+Source: Zeiler and Fergus 2014, Visualizing and understanding convolutional networks, section 4.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echocare_hf.examination.models import LoadedModel
+from echocare_hf.examination.results import FrameResult
+from echocare_hf.examination.task_findings import class_labels
+from echocare_hf.model.losses_echocare import coherent_anatomy_scores
+
+from .analysis import Check
+
+WINDOWS = 9
+"""Windows along each side; each is two steps wide, so that they overlap by half."""
+
+BATCH_SIZE = 16
+MOST_TARGETS = 12
+
+
+@dataclass(frozen=True)
+class Target:
+    """A score that can be explained: the model's name, the label, and what the score is without a cover."""
+
+    model: str
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class OcclusionMap:
+    """How much a score rests on each place.
+
+    Attributes:
+        values: float32 `(height, width)` of the model's input: how far the score falls while the place is covered; below 0 where it rises.
+        score: without a cover, 0 to 1.
+        evaluations: images that the model saw.
+    """
+
+    values: np.ndarray
+    score: float
+    evaluations: int
+
+
+def find_targets(found: FrameResult) -> list[Target]:
+    """The scores of a frame that can be explained: nodes of the anatomy tree, then classes, best first in each model."""
+    targets = []
+    for group in (found.anatomy, found.classes):
+        for model, labels in group.items():
+            targets += [Target(model, label.label, label.score) for label in labels[:MOST_TARGETS]]
+    return targets
+
+
+def occlusion_map(
+    model: LoadedModel, crop: np.ndarray, label: str, check: Check | None = None, windows: int = WINDOWS
+) -> OcclusionMap:
+    """Covers windows of an image with its mean colour and looks at a score.
+
+    Args:
+        model: of task anatomy or classification.
+        crop: uint8 `(height, width, 3)`, as the model gets it before resizing.
+        label: the node's or class's name.
+        check: called before each batch; see `Analyser.turn`.
+        windows: along each side, at least 2.
+
+    Raises:
+        ValueError: for a label that the model has no score of.
+    """
+    score_of = _scores_of(model, label)
+    image = model.resize(crop)
+    height, width = image.shape[1:]
+    lit = image.amax(0) > 0
+    fill = image[:, lit].float().mean(1).round().to(torch.uint8) if lit.any() else torch.zeros(3, dtype=torch.uint8)
+    boxes = [
+        (slice(top, bottom), slice(left, right))
+        for top, bottom in _spans(height, windows)
+        for left, right in _spans(width, windows)
+        if lit[top:bottom, left:right].any()
+    ]
+    base = score_of(image[None])[0].item()
+    total, cover = torch.zeros(height, width), torch.zeros(height, width)
+    for start in range(0, len(boxes), BATCH_SIZE):
+        if check is not None:
+            check("the map ", f", at window {start} of {len(boxes)}")
+        batch = boxes[start : start + BATCH_SIZE]
+        images = image.repeat(len(batch), 1, 1, 1)
+        for each, (rows, columns) in zip(images, batch, strict=True):
+            inside = lit[rows, columns]
+            each[:, rows, columns] = torch.where(inside, fill[:, None, None], each[:, rows, columns])
+        for (rows, columns), score in zip(batch, score_of(images).tolist(), strict=True):
+            total[rows, columns] += base - score
+            cover[rows, columns] += 1
+    values = torch.where(lit, total / cover.clamp(min=1), torch.zeros(()))
+    return OcclusionMap(values.numpy(), base, len(boxes) + 1)
+
+
+def _spans(length: int, windows: int) -> list[tuple[int, int]]:
+    """Start and end of overlapping windows of two steps."""
+    edges = np.linspace(0, length, windows + 2).round().astype(int).tolist()
+    return list(zip(edges[:-2], edges[2:], strict=True))
+
+
+def _scores_of(model: LoadedModel, label: str) -> Callable[[Tensor], Tensor]:
+    """A function from resized images, uint8 `(batch, 3, height, width)`, to the label's scores `(batch,)`."""
+    names = (model.config.anatomy_tree or {})["names"] if model.task == "anatomy" else list(model.labels.values())
+    if model.task not in ("anatomy", "classification") or label not in names:
+        raise ValueError(f"{model.name} has no score of {label!r}")
+    index = names.index(label)
+
+    @torch.inference_mode()
+    def anatomy(images: Tensor) -> Tensor:
+        pooled = model.network.echocare(model.normalize(images)).pooler_output
+        logits = model.network.anatomy_classifier(pooled).float()
+        return coherent_anatomy_scores(logits, model.network.anatomy_ancestors)[:, index]
+
+    @torch.inference_mode()
+    def classes(images: Tensor) -> Tensor:
+        rows = class_labels(model, model.network(model.normalize(images)).logits)
+        return torch.tensor([next(each.score for each in row if each.label == label) for row in rows])
+
+    return anatomy if model.task == "anatomy" else classes
+
+
+__all__ = ["OcclusionMap", "Target", "find_targets", "occlusion_map"]
