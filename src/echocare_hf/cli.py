@@ -417,6 +417,43 @@ def curate(
 
 
 @app.command()
+def export(
+    folder: Annotated[str, typer.Argument(help="A checkpoint's folder, or the bare name of one that ships.")],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="OUTPUT", help="The folder to make, of ONNX graphs.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Write int8 graphs too, and measure what they cost.")] = False,
+    opset: Annotated[int, typer.Option("--opset", metavar="N", help="Of ONNX, 20 to 23.")] = 20,
+    check: Annotated[bool, typer.Option(help="Compare with PyTorch on several batches and sizes.")] = True,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", metavar="DIR", help="Images to calibrate and compare int8 on.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Labelled data to measure int8 on.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the inputs of the comparison.")] = 0,
+) -> None:
+    """Write a checkpoint as ONNX graphs: encoder.onnx (every map, pooled feature) and model.onnx (its head).
+
+    Batch and image size are free. Every output is compared with PyTorch's before anything is kept: a graph that is off by more than
+    1e-4 is refused.
+
+    \b
+    Examples:
+      echocare export echocare-tiny --onnx tiny-onnx
+      echocare export runs/lesion --onnx lesion-onnx --int8 --images scans
+      echocare export runs/lesion --onnx lesion-onnx --int8 --images scans --data labelled
+    """
+    from .hub.export_onnx import export_onnx
+
+    export_onnx(
+        folder, onnx, int8=int8, opset=opset, check=check, images=images, data=data, seed=seed, report=typer.echo
+    )
+
+
+@app.command()
 def catalogue(
     key: Annotated[
         str | None,
@@ -469,6 +506,143 @@ def catalogue(
         _print_json([entry.as_dict() for entry in found])
     else:
         typer.echo(format_table(found))
+
+
+@app.command()
+def publish(
+    folder: Annotated[
+        str, typer.Argument(help="A model folder, one of `echocare curate`, or the bare name echocare-tiny.")
+    ],
+    repo_id: Annotated[
+        str, typer.Option("--repo-id", metavar="ORG/NAME", help="The repository on the Hub; made if it is not there.")
+    ],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees it; private unless told.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything but the upload; show the files and the card.")
+    ] = False,
+    examples: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--examples",
+            metavar="FILE",
+            help="An image, clip or DICOM file to show, or a folder of them; phantoms if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", metavar="TEXT", help="Of the commit.", show_default=False)
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", metavar="TOKEN", help="Of the Hub; the one of `hf auth login` if left out.", show_default=False
+        ),
+    ] = None,
+    max_file_mb: Annotated[
+        float, typer.Option("--max-file-mb", metavar="MB", help="Refuse a folder with a larger file.")
+    ] = 5000.0,
+    new_card: Annotated[
+        bool, typer.Option("--new-card", help="Write the card anew from the records in the folder.")
+    ] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license", "--licence", metavar="ID", help="The licence, in place of the card's.", show_default=False
+        ),
+    ] = None,
+    audited: Annotated[
+        bool, typer.Option("--audited", help="You have looked at what audit.csv of a data set lists.")
+    ] = False,
+) -> None:
+    """Put a model or a curated data set on the Hub, so that strangers can load it.
+
+    One commit holds weights, code, image processor, pipelines, card, examples with what the model really returned, and the handler of
+    Inference Endpoints. Refused are pickles, secrets, paths of this machine, example images that may tell who is on them, files over a
+    limit, and a card without licence, data or metrics. A process without this package loads the result before the upload and from the Hub
+    after it. HF_ENDPOINT names another server. An upload that was interrupted leaves the repository as it was; give the command again.
+
+    \b
+    Examples:
+      echocare publish runs/lesion --repo-id my-lab/lesion --dry-run
+      echocare publish runs/lesion --repo-id my-lab/lesion                       private
+      echocare publish echocare-tiny --repo-id my-lab/echocare-tiny --public
+      echocare publish runs/lesion --repo-id my-lab/lesion --examples a.png --examples b.png
+      echocare publish corpus --repo-id my-lab/corpus                            of echocare curate
+    """
+    from .hub.publish import PublishOptions
+    from .hub.publish import publish as run
+
+    options = PublishOptions(
+        repo_id=repo_id,
+        private=private,
+        dry_run=dry_run,
+        token=token,
+        message=message,
+        max_file_mb=max_file_mb,
+        examples=examples or [],
+        new_card=new_card,
+        licence=licence,
+        audited=audited,
+    )
+    run(folder, options, typer.echo)
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="ID_OR_FOLDER",
+            help="A checkpoint's folder, Hub id or bare name; once for each model.",
+            show_default="echocare-tiny",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="To listen at.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, help="To listen at; a free one from 7860 on if left out.", show_default=False
+        ),
+    ] = None,
+    max_mb: Annotated[float, typer.Option("--max-mb", metavar="MB", help="Largest file that is taken.")] = 64,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", metavar="S", help="Longest time of the models for a file.")
+    ] = 60,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    save_space: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-space",
+            metavar="DIR",
+            help="Write the page as a Space, ready to push, and end.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show what the models see, on a web page of this machine.
+
+    Takes an image, a DICOM file or a clip, and shows the anatomy, overlays, measurements, enhanced images and what a score rests on; with
+    downloads. echocare-tiny tells the anatomy unless a model of yours does. Nothing is sent anywhere. Not a medical device.
+
+    \b
+    Examples:
+      echocare demo
+      echocare demo --model head=runs/fetal-head --model runs/lesion
+      echocare demo --host 0.0.0.0 --port 8080 --no-browser --max-mb 20    for others in your network
+      echocare demo --model runs/lesion --save-space my-space              a folder for huggingface.co/spaces
+    """
+    from .app.command import run_command, write_space
+    from .app.limits import Limits
+
+    limits = Limits(max_mb, max_seconds)
+    if save_space is not None:
+        write_space(save_space, model or [], limits, typer.echo)
+    else:
+        run_command(model or [], host, port, limits, browser, typer.echo)
 
 
 def main() -> None:

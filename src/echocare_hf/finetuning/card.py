@@ -1,10 +1,15 @@
 """The card (README.md) of a folder that fine-tuning made: what it was trained on, what it scored, how to load it."""
 
 import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+
+from echocare_hf.hub.card_parts import CITATION, carbon, fill, interval_text, preprocessing, table
+from echocare_hf.hub.publish_folder import read_json
 
 # Licences of data that leave the choice of the weights' licence to whoever trains them, and what stands between several of them.
 _FREE = re.compile(
@@ -21,53 +26,15 @@ _USE = {
     "video-classification": 'pipeline("video-classification", model=folder, trust_remote_code=True)("clip.mp4", frame_sampling_rate=1)',
 }
 
-_TEXT = """
-# {name}
-
-An [EchoCare](https://arxiv.org/abs/2509.11752) model, fine-tuned for **{task}** on {data}.
-
-```python
-from transformers import pipeline
-
-folder = "."  # this folder, or its id on the Hub
-print({use})
-```
-{hint}
-![Best and worst predictions on validation images](predictions.png)
-
-## What it was trained on
-
-{counts}. Licences of the images: {licences}.{problems}
-
-The parts share no group (patient, clip, sequence) where the data name one, and no image twice. Weights were chosen on the validation part;
-{looked}
-
-| | |
-|---|---|
-| starts from | {model} |
-| schedule | {epochs} epochs, {steps} steps, {minutes:.1f} minutes on {hardware}, {precision}{kept} |
-| input | RGB, {size}, {resize}, values in 0 to 1, no mean and standard deviation |
-| parameters | {parameters:,} |
-| seed | {seed} |
-| versions | {versions} |
-
-## What it scored
-
-{table}
-
-One run, one split: figures of small parts scatter. `metrics.json` has every value, argument and epoch.
-
-## What it is not
-
-It is not a medical device. It was measured on images of the same source as those it learned from, and on no others.
-"""
-
 _FRAMES = """
 Training took up to {0} frames spread over the whole clip, while the pipeline takes consecutive ones from its start: give as
 `frame_sampling_rate` the number of frames of the file divided by {0}.
 """
 
 _START = "; it brought nothing better than the linear model of the features that it began with, and these are the weights before it"
+
+_SHARES = ("accuracy",)  # figures that are a share of cases, whose interval follows from their number
+_SMALL = 200  # cases of a part, below which the card warns
 
 _LOOKED = {
     True: "the test part was looked at once.",
@@ -89,71 +56,142 @@ def write_card(folder: Path, task: Any, record: dict[str, Any]) -> None:
         task: the `Task`.
         record: what metrics.json holds.
     """
+    text = card_text(folder, task.pipeline_tag, task.size, record, time.strftime("%Y-%m-%d"))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def card_text(
+    folder: Path, pipeline_tag: str, size: tuple[int, int], record: Mapping[str, Any], date: str | None = None
+) -> str:
+    """The card of a fine-tuned model, from what its run recorded.
+
+    Args:
+        folder: with the saved image processor.
+        pipeline_tag: of the task.
+        size: height and width of the model's input in pixels.
+        record: what metrics.json holds.
+        date: of the measurement, None if it is not known.
+
+    Returns:
+        Markdown with YAML front matter.
+    """
     arguments, model = record["arguments"], record["arguments"]["model"]
     measured = [part for part in ("validation", "test") if record[part]]
-    results = [
-        EvalResult(
-            task_type=task.pipeline_tag,
-            dataset_type=arguments["data"],
-            dataset_name=arguments["data"],
-            dataset_split=measured[-1],
-            metric_type=name,
-            metric_value=value,
-        )
-        for name, value in record[measured[-1]].items()
-        if value is not None and name != "loss"
-    ]
+    last, hardware = measured[-1], _hardware(record)
+    emission, emission_entry = carbon(record["training_seconds"], record["threads"], record["device"])
+    licence = licence_of(record["licences"])
     header = ModelCardData(
         model_name=arguments["output"],
         library_name="transformers",
-        pipeline_tag=task.pipeline_tag,
+        pipeline_tag=pipeline_tag,
         base_model=model if "/" in model else None,  # a Hub id: of a folder the record has the last name alone
-        license=licence_of(record["licences"]),
+        license=licence,
+        license_name="depends-on-the-training-data" if licence == "other" else None,
         tags=["ultrasound", "medical-imaging", "echocare", "custom_code"],
-        eval_results=results,
+        metrics=[name for name in record[last] if name != "loss"],
+        eval_results=_results(pipeline_tag, record, last),
+        co2_eq_emissions=emission_entry,
     )
-    problems = record["problems"]
-    shown = "".join(f"\n- {problem}" for problem in problems[:10])
-    height, width = task.size
-    text = _TEXT.format(
+    height, width = size
+    cases = record["samples"][last]
+    body = fill(
+        "model_card.md",
         name=arguments["output"],
         task=record["task"],
         data=arguments["data"],
-        use=_USE[task.pipeline_tag],
-        hint=_FRAMES.format(arguments["num_frames"]) if task.pipeline_tag == "video-classification" else "",
-        kept=_START if record.get("head_start", {}).get("kept") else "",
+        use=_USE[pipeline_tag],
+        hint=_FRAMES.format(arguments["num_frames"]) if pipeline_tag == "video-classification" else "",
         counts=", ".join(f"{count} {name}" for name, count in record["samples"].items() if count),
-        licences=", ".join(f"{name} ({count})" for name, count in record["licences"].items()),
-        problems=f"\n\nWhat was left out or looks wrong ({len(problems)}):\n{shown}" if problems else "",
+        licences=table(
+            ("source", "licence of the images", "images"),
+            ((arguments["data"], name, count) for name, count in record["licences"].items()),
+        ),
+        problems=_problems(record["problems"]),
         looked=_LOOKED["test" in measured],
-        model=f"random weights (preset `{model}`)" if record["random_weights"] else f"`{model}`",
-        epochs=record["epochs"],
-        steps=record["steps"],
-        minutes=record["training_seconds"] / 60,
-        hardware=_hardware(record),
-        precision=record["precision"],
-        size=f"{width}x{height} pixels",
-        resize=arguments["resize_mode"],
-        parameters=record["parameters"],
-        seed=arguments["seed"],
-        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        facts=table(("", ""), _facts(record, hardware, f"{width}x{height} pixels")),
+        preprocessing=preprocessing(_processor(folder, height, width, arguments["resize_mode"])),
         table=_table(record, measured),
+        hardware=hardware,
+        precision=record["precision"],
+        date=f", {date}" if date else "",
+        intervals=_intervals(record, last),
+        size_limit=f"The figures come from {cases} images or clips"
+        + (": few, so chance has a large part in them." if cases < _SMALL else " of one split."),
+        carbon=emission,
+        citation=CITATION,
     )
-    (folder / "README.md").write_text(f"---\n{header.to_yaml()}\n---\n{text}", encoding="utf-8")
+    return f"---\n{header.to_yaml()}\n---\n{body}"
 
 
-def _hardware(record: dict[str, Any]) -> str:
+def _results(pipeline_tag: str, record: Mapping[str, Any], part: str) -> list[EvalResult]:
+    """The figures of a part for the metadata, but for the loss and what is not defined."""
+    data = record["arguments"]["data"]
+    return [
+        EvalResult(
+            task_type=pipeline_tag,
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=part,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in record[part].items()
+        if value is not None and name != "loss"
+    ]
+
+
+def _problems(problems: list[str]) -> str:
+    shown = "".join(f"\n- {problem}" for problem in problems[:10])
+    return f"\n\nWhat was left out or looks wrong ({len(problems)}):\n{shown}" if problems else ""
+
+
+def _facts(record: Mapping[str, Any], hardware: str, size: str) -> list[tuple[str, str]]:
+    model, minutes = record["arguments"]["model"], record["training_seconds"] / 60
+    kept = _START if record.get("head_start", {}).get("kept") else ""
+    schedule = f"{record['epochs']} epochs, {record['steps']} steps, {minutes:.1f} minutes on {hardware}, "
+    return [
+        ("starts from", f"random weights (preset `{model}`)" if record["random_weights"] else f"`{model}`"),
+        ("schedule", schedule + record["precision"] + kept),
+        ("input", f"RGB, {size}, {record['arguments']['resize_mode']}"),
+        ("parameters", f"{record['parameters']:,}"),
+        ("seed", str(record["arguments"]["seed"])),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
+    ]
+
+
+def _processor(folder: Path, height: int, width: int, resize_mode: str) -> dict[str, Any]:
+    """What the image processor does: as it is saved beside the model, else as the run set it up."""
+    if (path := folder / "preprocessor_config.json").is_file():
+        return read_json(path)
+    size = {"height": height, "width": width}
+    does = {"do_convert_rgb": True, "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
+    return {**does, "size": size, "resize_mode": resize_mode}
+
+
+def _intervals(record: Mapping[str, Any], part: str) -> str:
+    """What is known of the intervals of a part's figures, in words."""
+    measured = record.get("intervals", {}).get(part)
+    known = {}
+    for name, value in record[part].items():
+        if text := interval_text(name, value, record["samples"][part], measured, _SHARES):
+            known[name] = text
+    if not known:
+        return "The run recorded no intervals."
+    how = "bootstrap over groups" if measured else f"Wilson, {record['samples'][part]} cases"
+    others = "" if len(known) >= len(record[part]) - 1 else " The run recorded none for the other figures."
+    return f"95 % intervals on {part} ({how}): {', '.join(f'{name} {text}' for name, text in known.items())}.{others}"
+
+
+def _hardware(record: Mapping[str, Any]) -> str:
     if record["device"] != "CPU":
         return record["device"]
     return f"{record['threads']} thread{'s' if record['threads'] > 1 else ''} of a CPU"
 
 
-def _table(record: dict[str, Any], parts: list[str]) -> str:
+def _table(record: Mapping[str, Any], parts: list[str]) -> str:
     """Every metric of the parts that were measured, as Markdown."""
     names = dict.fromkeys(name for part in parts for name in record[part])
-    rows = [["metric", *parts], ["---"] * (1 + len(parts))]
-    rows += [[name, *(_shown(record[part].get(name)) for part in parts)] for name in names]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return table(("metric", *parts), ([name, *(_shown(record[part].get(name)) for part in parts)] for name in names))
 
 
 def _shown(value: float | None) -> str:

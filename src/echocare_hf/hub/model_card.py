@@ -2,92 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from huggingface_hub import ModelCardData
+
 from ..model.configuration_echocare import EchoCareConfig
+from .card_parts import CITATION, fill
 
 if TYPE_CHECKING:
     from .convert import ConversionReport
-
-
-_CARD = """\
----
-library_name: transformers
-pipeline_tag: image-feature-extraction
-license: unknown
-tags:
-- ultrasound
-- medical-imaging
-- foundation-model
-- swin
-- echocare
-- custom_code
----
-
-# EchoCare{preset}, converted from `{source}`
-
-{summary} Converted by `echocare convert` on {date}. The architecture is that of EchoCare (arXiv 2509.11752), an
-ultrasound foundation model. Whether these weights are those that EchoCare's authors released, the SHA-256 below tells:
-compare it with that of the file they published.
-
-## How to use it
-
-```python
-from transformers import AutoImageProcessor, AutoModel
-from PIL import Image
-
-folder = "."  # this folder, or its id on the Hub
-processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-
-inputs = processor(Image.open("image.png"), return_tensors="pt")
-outputs = model(**inputs, output_hidden_states=True)
-outputs.pooler_output           # (1, {hidden_size})
-outputs.reshaped_hidden_states  # {maps} channels, each (1, channels, height, width)
-```
-{decoder}
-## Preprocessing
-
-{channels}, {size} pixels (squashed, not cropped), values in [0, 1] (divided by 255), **no mean and standard
-deviation**: the preprocessing of the released encoder. The model takes any size from 8 pixels a side. Below
-{smallest} pixels MONAI's implementation takes the wrong position biases on its last map, this one the right ones,
-so the two differ there.
-
-## What was checked
-
-| | |
-|---|---|
-| source | `{source}` |
-| SHA-256 of the source | `{digest}` |
-| tensors in the source | {total}: {loaded} loaded, {checked} checked and not stored, {left_out} left out |
-| parameters loaded | {parameters:,} ({dtype}) |
-| tensors made, because the source lacks them | {missing} |
-| read back from this folder, equal to the source bit by bit | {identical} of {loaded} |
-| beside MONAI's `SwinTransformer`, same weights | {monai} |
-| versions | {versions} |
-
-`conversion.json` lists every tensor.{left_out_note}
-
-## What was not checked
-
-- **The licence of the weights is unknown.** A checkpoint carries none; ask its authors before you use it for anything
-  but looking at it. This conversion grants no rights. (The code files in this folder are Apache-2.0.)
-- How well these weights do on any task: nothing was measured here.
-- What they were trained on; see the paper for what its authors say. It is no medical device.
-
-## Citation
-
-The paper: [arXiv 2509.11752](https://arxiv.org/abs/2509.11752).
-
-```bibtex
-@misc{{echocare2025,
-  author        = {{Zhang, Hongyuan and Wu, Yuheng and Zhao, Mingyang and others}},
-  year          = {{2025}},
-  title         = {{A Fully Open and Generalizable Foundation Model for Ultrasound Clinical Applications}},
-  eprint        = {{2509.11752}},
-  archivePrefix = {{arXiv}},
-  url           = {{https://arxiv.org/abs/2509.11752}}
-}}
-```
-"""
 
 _DECODER = """
 The folder also holds the image decoder of the pretraining. It was known by the shapes of its convolutions; what
@@ -123,7 +44,14 @@ def conversion_card(result: "ConversionReport", config: EchoCareConfig) -> str:
         )
     reasons = sorted({entry.note for entry in result.left_out})
     made = [f"`{entry.name}` ({entry.note})" for entry in result.missing]
-    return _CARD.format(
+    header = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-feature-extraction",
+        license="unknown",
+        tags=["ultrasound", "medical-imaging", "foundation-model", "swin", "echocare", "custom_code"],
+    )
+    text = fill(
+        "converted_card.md",
         preset=f" {result.preset}" if result.preset else "",
         source=result.source,
         summary="The encoder and the image decoder of a checkpoint."
@@ -148,4 +76,6 @@ def conversion_card(result: "ConversionReport", config: EchoCareConfig) -> str:
         monai=monai,
         versions=", ".join(f"{package} {number}" for package, number in result.versions.items()),
         left_out_note=f" Left out: {'; '.join(reasons)}." if reasons else "",
+        citation=CITATION,
     )
+    return f"---\n{header.to_yaml()}\n---\n{text}"
