@@ -50,7 +50,8 @@ def ddti(folder: Path) -> None:
             if case == 3:
                 text = text[: text.rindex("regionTy") + 8]
             marks += f"<mark><image>{number}</image><svg>{'' if (case, number) == (8, 2) else text}</svg></mark>"
-        xml = f"<case><number>{case}</number><age>{40 + case}</age><tirads>{2 + case % 3}</tirads>{marks}</case>"
+        facts = f"<age>{40 + case}</age><sex>{'FM'[case % 2]}</sex><composition>solid</composition><margins></margins>"
+        xml = f"<case><number>{case}</number>{facts}<tirads>{2 + case % 3}</tirads>{marks}</case>"
         _write(folder / f"{case}.xml", f'<?xml version="1.0" encoding="UTF-8"?>\n{xml}\n')
 
 
@@ -123,7 +124,8 @@ def thyroid_cineclip(folder: Path) -> None:
             masks.append((picture.mask == 2).astype(np.uint8) * 255)
             names.append(name)
         size = {"size_x": 1.2, "size_y": 0.8, "size_z": 1.0}
-        facts = {"annot_id": name, "age": 40 + patient, "sex": "F", "location": "right", **size, "ti-rads_level": 4}
+        person = {"age": 40 + patient, "sex": "MF"[patient % 2], "location": "right"}
+        facts = {"annot_id": name, **person, **size, "ti-rads_level": 4}
         rows.append({**facts, "histopath_diagnosis": int(nodule % 3 == 2)})
     with h5py.File(folder / "dataset.hdf5", "w") as file:
         file["image"], file["mask"] = np.stack(images), np.stack(masks)
@@ -146,7 +148,7 @@ def busbra(folder: Path) -> None:
             rows.append(
                 {
                     **facts,
-                    "Device": "GE Logiq 7",
+                    "Device": ("GE Logiq 7", "GE Logiq 5")[case % 2],
                     "Width": SIZE[1],
                     "Height": SIZE[0],
                     "Side": side,
@@ -248,7 +250,8 @@ def camus(folder: Path) -> None:
             _save_volume(frames, home / f"{name}_{view}_half_sequence.nii.gz")
             _write(
                 home / f"Info_{view}.cfg",
-                f"ED: 1\nES: {len(frames)}\nNbFrame: {len(frames)}\nSex: F\nAge: {50 + patient}\nImageQuality: Good\nEF: {40 + patient}\n"
+                f"ED: 1\nES: {len(frames)}\nNbFrame: {len(frames)}\nSex: {'FM'[patient % 2]}\n"
+                f"Age: {50 + patient}\nImageQuality: Good\nEF: {40 + patient}\n"
                 "FrameRate: 50.0\n",
             )
     lists = {"training": (2, 3, 5, 7, 8, 10), "validation": (1, 6), "testing": (4, 9)}

@@ -171,19 +171,26 @@ def _ellipse(label_map: np.ndarray) -> dict[str, np.ndarray]:
     return {"scores": np.ones(len(boxes)), "labels": np.zeros(len(boxes), dtype=int), "boxes": boxes}
 
 
-def logistic_regression(job: Job) -> Metrics:
-    """32x32 grey pixels and a linear model: what a classifier has to beat before its figures mean anything."""
+Predictions = dict[str, list[Any]]  # of the parts validation and test, as the task's own model makes them
+
+
+def measured(job: Job, predictions: Predictions) -> Metrics:
+    """The task's metrics of predictions."""
+    return {part: job.task.metrics(found, job.parts[part]) for part, found in predictions.items()}
+
+
+def logistic_regression(job: Job) -> Predictions:
+    """32x32 grey pixels and a linear model: what a classifier has to beat before its figures mean anything. Of a clip, the mean frame."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     def features(part: str) -> np.ndarray:
-        images = (item["pixels"][0].numpy() for item in map(job.sets[part].item, range(len(job.sets[part]))))
-        return np.stack(
-            [np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BOX)) for image in images]
-        )
+        images = (job.sets[part].item(index)["pixels"][..., 0, :, :].numpy() for index in range(len(job.sets[part])))
+        grey = (image if image.ndim == 2 else image.mean(0).round().astype(np.uint8) for image in images)
+        return np.stack([np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BOX)) for image in grey])
 
-    pixels = {part: features(part).reshape(len(job.parts[part]), -1) / 255 for part in job.parts}
+    pixels = {part: features(part).reshape(len(samples), -1) / 255 for part, samples in job.parts.items() if samples}
     labels = [sample.label for sample in job.parts["train"]]
     best: tuple[float, Any] | None = None
     for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
@@ -191,24 +198,17 @@ def logistic_regression(job: Job) -> Metrics:
         model = make_pipeline(StandardScaler(), classifier).fit(pixels["train"], labels)
         predictions = list(model.predict_proba(pixels["validation"]))
         value = job.task.metrics(predictions, job.parts["validation"])[job.task.best_metric]
-        if best is None or value > best[0]:
+        if best is None or value > best[0] or np.isnan(best[0]):
             best = value, model
     assert best is not None
-    return {
-        part: job.task.metrics(list(best[1].predict_proba(pixels[part])), job.parts[part])
-        for part in ("validation", "test")
-    }
+    return {part: list(best[1].predict_proba(pixels[part])) for part in ("validation", "test") if part in pixels}
 
 
-def training_mean(job: Job) -> Metrics:
-    """The same answer for everybody, and how far the observers are from each other where there are several."""
+def training_mean(job: Job) -> Predictions:
+    """The same answer for everybody."""
     task = getattr(job.task, "of_clip", job.task)
     mean = np.nanmean(np.stack([task.target(sample).numpy() for sample in job.parts["train"]]), 0)
-    metrics = {}
-    for part in ("validation", "test"):
-        samples = job.parts[part]
-        metrics[part] = {**task.metrics([mean] * len(samples), samples), **observer_spread(samples)}
-    return metrics
+    return {part: [mean] * len(job.parts[part]) for part in ("validation", "test")}
 
 
 def observer_spread(samples: Sequence[Any]) -> dict[str, float]:
@@ -223,8 +223,8 @@ def observer_spread(samples: Sequence[Any]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in spread.items()}
 
 
-def filters(job: Job) -> dict[str, Metrics]:
-    """Classical filters on the degraded images; the setting of each is the one with the best validation PSNR."""
+def filter_predictions(job: Job) -> dict[str, Predictions]:
+    """Classical filters on the degraded images, by name; the setting of each is the one with the best validation PSNR."""
     if job.data.unpaired:
         raise ValueError("filters are measured against better images; these data have low images without one")
     from scipy.ndimage import median_filter
@@ -254,24 +254,29 @@ def filters(job: Job) -> dict[str, Metrics]:
         "non_local_means": (means, (0.03, 0.06, 0.1)),
     }
 
-    def measure(part: str, method: Callable, setting: Any, last: bool) -> dict[str, float]:
+    def apply(part: str, method: Callable, setting: Any) -> list[dict[str, np.ndarray]]:
         data, found = job.sets[part], []
         for index in range(len(data)):
             item = data.item(index)
             before = item["pixels"].permute(1, 2, 0).numpy()
             after = np.repeat(method(before[..., 0], setting)[..., None], 3, -1)
             found.append({"before": before, "after": after, "reference": item["target"].permute(1, 2, 0).numpy()})
-        return job.task.metrics(found, job.parts[part], last)
+        return found
 
-    results: dict[str, Metrics] = {"validation": {}, "test": {}}  # type: ignore[dict-item]
-    flat: Any = results
+    results = {}
     for name, (method, settings) in methods.items():
-        scored = [
-            (measure("validation", method, setting, False)["psnr"], index) for index, setting in enumerate(settings)
-        ]
-        setting = settings[max(scored)[1]]
-        for part in results:
-            values = measure(part, method, setting, True)
+        tried = [apply("validation", method, setting) for setting in settings]
+        quality = [job.task.metrics(found, job.parts["validation"], last=False)["psnr"] for found in tried]
+        best = quality.index(max(quality))
+        results[name] = {"validation": tried[best], "test": apply("test", method, settings[best])}
+    return results
+
+
+def filters(job: Job) -> Metrics:
+    """The metrics of each filter, its name before theirs."""
+    flat: Metrics = {"validation": {}, "test": {}}
+    for name, predictions in filter_predictions(job).items():
+        for part, values in measured(job, predictions).items():
             flat[part] |= {f"{name}_{metric}": value for metric, value in values.items() if "before" not in metric}
             flat[part] |= {metric: value for metric, value in values.items() if "before" in metric}
     return flat
@@ -294,9 +299,10 @@ def measure_reference(task: str, name: str, arguments: FinetuneArguments, folder
     for key, value in job.task.config_values(job.parts["train"]).items():
         setattr(job.config, key, value)
     if name == "pixels":
-        return job, logistic_regression(job), None
+        return job, measured(job, logistic_regression(job)), None
     if name == "mean":
-        return job, training_mean(job), None
+        metrics = measured(job, training_mean(job))
+        return job, {part: values | observer_spread(job.parts[part]) for part, values in metrics.items()}, None
     if name == "filters":
         return job, filters(job), None
     if name == "mask_ellipse":

@@ -33,17 +33,14 @@ from pathlib import Path
 from echocare_hf.files import readable_weights
 from echocare_hf.finetuning import (
     FinetuneArguments,
-    HeadStart,
     draw_predictions,
+    fit,
     open_job,
     open_work_folder,
     parse_arguments,
     rounded,
     run_record,
     save_known_images,
-    start_head,
-    train,
-    with_adapters,
     write_card,
 )
 
@@ -66,15 +63,8 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     model = job.model()
     work = output.with_name(output.name + ".partial")
     last = open_work_folder(work, task_name, arguments)
-    start_of_head = start_head(job, model)
-    if arguments.lora_rank:
-        model = with_adapters(model, arguments.lora_rank)
-        start_of_head = start_of_head and HeadStart.of(model, start_of_head.metric)
-    trainer = job.trainer(model, work / "checkpoints")
-    train(trainer, last)
-    kept = start_of_head is not None and start_of_head.restore_if_better(
-        model, trainer.state.best_metric, task.greater_is_better
-    )
+    fitted = fit(job, model, work / "checkpoints", last)
+    trainer, start_of_head, kept = fitted.trainer, fitted.head_start, fitted.kept
 
     validation, predictions = trainer.assess(sets["validation"])
     test = trainer.assess(sets["test"])[0] if sets["test"].samples else {}

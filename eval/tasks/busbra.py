@@ -17,10 +17,18 @@ from pathlib import Path
 from echocare_hf.data.labelled import LabelledData, Sample
 
 from .common import BenchmarkTask, Counts, complete
-from .layout import find_root, need, read_number, read_rows
+from .layout import attributes_of, find_root, need, read_number, read_rows
 
 CLASSES = ("2", "3", "4", "5")
 FOLDS = range(1, 6)
+ATTRIBUTES = {
+    "Device": "device",
+    "Side": "laterality",
+    "Pathology": "pathology",
+    "Histology": "histology",
+    "BIRADS": "birads",
+}
+"""Columns for results by subgroup."""
 PAPER = Counts(
     train=1500,
     test=375,
@@ -63,6 +71,7 @@ def read(folder: Path, *, strict: bool = True, fold: int = 1) -> LabelledData:
                 group=row["Case"],
                 split="test" if folds[name] == fold else "train",
                 label=CLASSES.index(row["BIRADS"]),
+                attributes=attributes_of(row, ATTRIBUTES),
             )
         )
     data = LabelledData(str(root), "classification", tuple(samples), class_names=CLASSES)

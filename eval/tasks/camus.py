@@ -24,12 +24,14 @@ from echocare_hf.data.labelled.record import SplitName
 from echocare_hf.data.reading import open_ultrasound
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import folders_of, need, place, read_number, read_text, shortened
+from .layout import attributes_of, folders_of, need, place, read_number, read_text, shortened
 
 VIEWS = ("2CH", "4CH")
 TARGET = "ejection_fraction"
 SPLIT_FILES: dict[str, SplitName] = {"training": "train", "validation": "validation", "testing": "test"}
 SEQUENCES = ("half_sequence.nii.gz", "half_sequence.nii", "sequence.nii.gz", "sequence.mhd", "half_sequence.mhd")
+ATTRIBUTES = {"Sex": "sex", "ImageQuality": "image_quality"}
+"""Lines of `Info_*.cfg` for results by subgroup, beside `Age` in years and the view."""
 PAPER = Counts(
     train=450,
     test=50,
@@ -74,6 +76,7 @@ def read(folder: Path, *, strict: bool = True, views: tuple[str, ...] = VIEWS) -
                     group=patient,
                     split=parts.get(patient),
                     targets={TARGET: fractions[view]},
+                    attributes=attributes_of(values[view], ATTRIBUTES, {"Age": "age"}) | {"view": view},
                 )
             )
     if unlabelled:

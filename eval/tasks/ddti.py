@@ -2,7 +2,8 @@
 
 Layout, one folder: `<case>.xml`, and `<case>_<number>.jpg` for each image of the case. The XML has a `<mark>` an image with
 `<image>` (the number) and `<svg>`, whose text is JSON: `[{"points": [{"x": 12, "y": 34}, ...], "regionType": "freehand"}, ...]`, a
-polygon a nodule.
+polygon a nodule. Beside them `<age>`, `<sex>`, `<composition>`, `<echogenicity>`, `<margins>`, `<calcifications>`, `<tirads>`, of
+which any may be empty.
 
 Verified in the source of a converter of the published files: names, `<mark>`, `<image>`, `<svg>`, `points`, `.jpg` (or `.png`), and
 that the JSON of 197.xml and 205.xml is published cut short in `"regionType"`, which it completes; a README (ssithimo/thyroid-vision-ml)
@@ -23,17 +24,22 @@ from echocare_hf.data.labelled import LabelledData, Sample
 from echocare_hf.data.labelled.record import DrawnMask
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import files_of, image_size, read_number, shortened
+from .layout import attributes_of, files_of, image_size, read_number, shortened
 
 Polygon = tuple[float, ...]
 """x0, y0, x1, y1, ... in pixels, 0 at the outer edge of the first pixel."""
 
 
 class Outline(NamedTuple):
-    """Height and width of an image, and a polygon a nodule."""
+    """Height and width of an image, a polygon a nodule, and what the case says of the patient and the nodule."""
 
     size: tuple[int, int]
     polygons: tuple[Polygon, ...]
+    attributes: dict[str, str | float]
+
+
+ATTRIBUTES = {name: name for name in ("sex", "composition", "echogenicity", "margins", "calcifications", "tirads")}
+"""Elements of the XML for results by subgroup, beside `age` in years."""
 
 
 PAPER = Counts(
@@ -54,6 +60,7 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
             images=(str(path),),
             group=path.stem.rpartition("_")[0],
             mask=(DrawnMask(outline.size, ((1, outline.polygons),), name=f"{path}: its contour"),),
+            attributes=outline.attributes,
         )
         for path, outline in outlines.items()
     )
@@ -77,7 +84,7 @@ def read_outlines(folder: Path, strict: bool) -> tuple[dict[Path, Outline], tupl
     lost: list[str] = []
     for xml in files_of(home, (".xml",)):
         try:
-            polygons, repaired = _read_case(xml)
+            polygons, repaired, attributes = _read_case(xml)
         except ValueError as error:
             if strict:
                 raise
@@ -86,7 +93,7 @@ def read_outlines(folder: Path, strict: bool) -> tuple[dict[Path, Outline], tupl
         notes += repaired
         for image, of_image in polygons.items():
             try:
-                outlines[image] = Outline(image_size(image), of_image)
+                outlines[image] = Outline(image_size(image), of_image, attributes)
             except ValueError as error:
                 if strict:
                     raise
@@ -104,7 +111,7 @@ def _below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def _read_case(xml: Path) -> tuple[dict[Path, tuple[Polygon, ...]], list[str]]:
+def _read_case(xml: Path) -> tuple[dict[Path, tuple[Polygon, ...]], list[str], dict[str, str | float]]:
     try:
         root = ElementTree.parse(xml).getroot()
     except (ElementTree.ParseError, OSError) as error:
@@ -130,7 +137,9 @@ def _read_case(xml: Path) -> tuple[dict[Path, tuple[Polygon, ...]], list[str]]:
         polygons = [polygon for region in regions if (polygon := _polygon(region, where)) is not None]
         if polygons:
             outlines.setdefault(image, []).extend(polygons)
-    return {image: tuple(polygons) for image, polygons in outlines.items()}, notes
+    elements = {element.tag: element.text or "" for element in root}
+    attributes = attributes_of(elements, ATTRIBUTES, {"age": "age"})
+    return {image: tuple(polygons) for image, polygons in outlines.items()}, notes, attributes
 
 
 def _regions(text: str, where: str) -> tuple[list[Any], bool]:

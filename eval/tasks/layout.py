@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from PIL import Image
 
 from echocare_hf.data.labelled.options import natural_key
 from echocare_hf.data.labelled.pixels import STILL_FORMATS
+from echocare_hf.data.labelled.table import is_blank, is_number
 
 Row = dict[str, str]
 
@@ -177,6 +178,27 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[str, Row]]:
     if not rows:
         raise ValueError(f"{path}: holds no rows; download it again")
     return rows
+
+
+def attributes_of(
+    values: Mapping[str, str], texts: Mapping[str, str], numbers: Mapping[str, str] | None = None
+) -> dict[str, str | float]:
+    """What a row says of a case, as the attributes of a sample.
+
+    Args:
+        values: cells by column.
+        texts: column to name of the attribute, for those that are words or codes.
+        numbers: the same for those that are numbers.
+
+    Returns:
+        The attributes that the row states: no blank ones, and no number that is none (`unknown`, `n/a`), since a subgroup is not worth an
+        unread data set.
+    """
+    words = {name: values[column].strip() for column, name in texts.items() if not is_blank(values.get(column))}
+    counted = {
+        name: float(values[column]) for column, name in (numbers or {}).items() if is_number(values.get(column))
+    }
+    return words | counted
 
 
 def read_number(cell: str, where: str, kind: Callable[[str], Any] = float) -> Any:

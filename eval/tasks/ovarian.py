@@ -60,7 +60,15 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
                 continue
             stem = words[0].rpartition(".")[0] or words[0]
             image = need(root, f"images/{stem}.JPG", f"an image that {where} lists")
-            samples.append(Sample(name=image.name, images=(str(image),), split=split, label=int(kind == MALIGNANT)))
+            samples.append(
+                Sample(
+                    name=image.name,
+                    images=(str(image),),
+                    split=split,
+                    label=int(kind == MALIGNANT),
+                    attributes={"histology": KINDS[kind]},
+                )
+            )
     notes = (f"{root}: {normal} images of a normal ovary are no examples",) if normal else ()
     return complete(
         LabelledData(str(root), "classification", tuple(samples), class_names=CLASSES, problems=notes), strict

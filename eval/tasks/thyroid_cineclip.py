@@ -23,10 +23,12 @@ from echocare_hf.data.labelled.pixels import read_source
 
 from .common import BenchmarkTask, Counts, deal
 from .hdf5_frames import Hdf5Frames, import_h5py
-from .layout import find_root, need, read_rows
+from .layout import attributes_of, find_root, need, read_rows
 
 CLASSES = ("benign", "malignant")
 DIAGNOSES = {"0": 0, "0.0": 0, "benign": 0, "1": 1, "1.0": 1, "malignant": 1}
+ATTRIBUTES = {"sex": "sex", "location": "location", "ti-rads_level": "tirads"}
+"""Columns for results by subgroup, beside `age` in years."""
 PAPER = Counts(train=157, test=35, unit="clips")
 
 
@@ -64,6 +66,7 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
                 size=(first.shape[0], first.shape[1]),
                 digests=(pixel_digest(grey),),
                 perceptual_hash=perceptual_hash(grey),
+                attributes=attributes_of(row, ATTRIBUTES, {"age": "age"}),
             )
         )
     if unlisted := sorted(set(rows_of) - seen):

@@ -28,6 +28,7 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
             images=(str(path),),
             group=path.stem.rpartition("_")[0],
             boxes=tuple(_box(polygon, str(path)) for polygon in outline.polygons),
+            attributes=outline.attributes,
         )
         for path, outline in outlines.items()
     )

@@ -62,11 +62,12 @@ def _organ(root: Path, organ: str, strict: bool, paired: bool) -> LabelledData:
     samples = []
     for stem in low:
         name = f"{organ}/{stem}"
+        worse = Sample(name=name, images=(str(low[stem]),), group=name, attributes={"organ": organ})
         if paired:
-            samples.append(Sample(name=name, images=(str(low[stem]),), group=name, target_image=str(high[stem])))
+            samples.append(replace(worse, target_image=str(high[stem])))
         else:
-            samples.append(Sample(name=f"{name} low", images=(str(low[stem]),), group=name, quality="low"))
-            samples.append(Sample(name=f"{name} high", images=(str(high[stem]),), group=name, quality="high"))
+            samples.append(replace(worse, name=f"{name} low", quality="low"))
+            samples.append(replace(worse, name=f"{name} high", images=(str(high[stem]),), quality="high"))
     return complete(LabelledData(str(root), "enhancement", tuple(samples)), strict)
 
 

@@ -90,7 +90,15 @@ def _report(entry: Any, where: str, images: Path, organ: str, split: SplitName) 
         )
     files = tuple(str(_image(images, path, where)) for path in paths)
     name = f"{organ}/{entry['uid']}"
-    return ReportSample(name=name, images=files, group=name, split=split, organ=organ, report=report.strip())
+    return ReportSample(
+        name=name,
+        images=files,
+        group=name,
+        split=split,
+        attributes={"organ": organ},
+        organ=organ,
+        report=report.strip(),
+    )
 
 
 def _image(images: Path, name: str, where: str) -> Path:

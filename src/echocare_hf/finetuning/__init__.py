@@ -12,6 +12,7 @@ other networks are measured beside EchoCare, on the same split, with the same au
 from .arguments import FinetuneArguments, parse_arguments
 from .callbacks import EarlyStop, HeadFirst, Progress
 from .card import write_card
+from .fitting import Fitted, fit
 from .head_start import HeadStart, start_head
 from .job import Job, open_job
 from .known_images import save_known_images
@@ -27,6 +28,7 @@ __all__ = [
     "TASKS",
     "EarlyStop",
     "FinetuneArguments",
+    "Fitted",
     "HeadFirst",
     "HeadStart",
     "Job",
@@ -35,6 +37,7 @@ __all__ = [
     "Task",
     "TaskTrainer",
     "draw_predictions",
+    "fit",
     "open_job",
     "open_work_folder",
     "parameter_groups",

@@ -83,15 +83,22 @@ class Job:
         )
 
 
-def open_job(task_name: TaskName, arguments: FinetuneArguments) -> Job:
+def open_job(task_name: TaskName, arguments: FinetuneArguments, data: LabelledData | None = None) -> Job:
     """Reads, checks and splits the data, and seeds all random numbers.
+
+    Args:
+        task_name: one of the tasks of fine-tuning.
+        arguments: of the run.
+        data: what was read already, such as a benchmark by its own reader; `arguments.data` is then only what messages call it. None to
+            read `arguments.data`.
 
     Raises:
         ValueError: for data or arguments that do not serve, in one line.
     """
     set_seed(arguments.seed)
-    data = read_labelled(arguments.data, task_name, **read_options(arguments))
-    print(data.summary(), flush=True)
+    if data is None:
+        data = read_labelled(arguments.data, task_name, **read_options(arguments))
+        print(data.summary(), flush=True)
     split_seed = arguments.seed if arguments.split_seed is None else arguments.split_seed
     train, validation, test = arguments.fractions
     split = split_by_group(data.samples, (train, validation, test), split_seed)

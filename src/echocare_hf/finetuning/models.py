@@ -152,10 +152,12 @@ def parameter_groups(
     """Parameters by learning rate and weight decay: lower layers learn more slowly; biases, norms and tables do not decay."""
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
     top = sum(depths) + 1
+    # An encoder of another kind may know its own layers.
+    place = getattr(getattr(model, "echocare", None), "layer_of", layer_of)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim < 2 or "relative_position_bias_table" in name or "mask_token" in name
-            groups.setdefault((layer_of(name, depths), plain), []).append(parameter)
+            groups.setdefault((place(name, depths), plain), []).append(parameter)
     return [
         {
             "params": parameters,

@@ -109,6 +109,8 @@ class Sample:
         spacing: (row_mm, column_mm), millimetres per pixel down and across.
         frame_times_ms: time of each of `images`, in milliseconds from any origin.
         licence: as the data states it.
+        attributes: what the data says of the case and no label is, by name: `device`, `sex`, `age` (years), `laterality`; for results by
+            subgroup. Text or a number, the same kind for all samples that have it.
         mask_classes: indices of the classes that the mask shows, once it was checked.
         size: height and width in pixels of the first image, once it was checked.
         digests: fingerprint of the pixels of each image, once checked: equal only for equal pixels.
@@ -132,6 +134,7 @@ class Sample:
     spacing: tuple[float, float] | None = None
     frame_times_ms: tuple[float, ...] | None = None
     licence: str | None = None
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
     mask_classes: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
     digests: tuple[str, ...] = ()
