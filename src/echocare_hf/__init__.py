@@ -22,11 +22,14 @@ _MODULES = {
     "EchoCareForKeypointDetection": "model.modeling_echocare",
     "EchoCareForObjectDetection": "model.modeling_echocare",
     "EchoCareForPreTraining": "model.modeling_echocare",
+    "EchoCareForReportGeneration": "model.modeling_echocare_report",
     "EchoCareForSemanticSegmentation": "model.modeling_echocare",
     "EchoCareForVideoClassification": "model.modeling_echocare",
     "EchoCareImageProcessor": "model.image_processing_echocare",
     "EchoCareImageProcessorPil": "model.image_processing_pil_echocare",
     "EchoCareModel": "model.modeling_echocare",
+    "EchoCareReportConfig": "model.configuration_echocare_report",
+    "EchoCareReportProcessor": "model.processing_echocare_report",
     "anatomy_hierarchy_loss": "model.losses_echocare",
     "cardiothoracic_ratio": "model.ellipses_echocare",
     "checkpoint_path": "checkpoints",
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from .data.reading import read_ultrasound
     from .inference import optimize_for_inference
     from .model.configuration_echocare import EchoCareConfig
+    from .model.configuration_echocare_report import EchoCareReportConfig
     from .model.ellipses_echocare import cardiothoracic_ratio
     from .model.image_processing_echocare import EchoCareImageProcessor
     from .model.image_processing_pil_echocare import EchoCareImageProcessorPil
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
         EchoCareForVideoClassification,
         EchoCareModel,
     )
+    from .model.modeling_echocare_report import EchoCareForReportGeneration
+    from .model.processing_echocare_report import EchoCareReportProcessor
 
 
 def __getattr__(name: str) -> Any:
@@ -80,6 +86,7 @@ _REGISTER = {
     "transformers.models.auto.configuration_auto": "register_config",
     "transformers.models.auto.modeling_auto": "register_models",
     "transformers.models.auto.image_processing_auto": "register_image_processors",
+    "transformers.models.auto.processing_auto": "register_processors",
     "transformers.pipelines": "register_pipelines",
 }
 

@@ -5,12 +5,14 @@ The imports stand inside the functions: each runs while transformers is importin
 
 
 def register_config() -> None:
-    """`AutoConfig` knows the model type `echocare`."""
+    """`AutoConfig` knows the model types `echocare` and `echocare-report`."""
     from transformers.models.auto.configuration_auto import AutoConfig
 
     from .model.configuration_echocare import EchoCareConfig
+    from .model.configuration_echocare_report import EchoCareReportConfig
 
     AutoConfig.register("echocare", EchoCareConfig, exist_ok=True)
+    AutoConfig.register("echocare-report", EchoCareReportConfig, exist_ok=True)
 
 
 def register_models() -> None:
@@ -18,6 +20,7 @@ def register_models() -> None:
     from transformers.models.auto import modeling_auto as auto
 
     from .model import modeling_echocare as models
+    from .model import modeling_echocare_report as reports
     from .model.remote_code_echocare import AUTO_MAP
 
     for auto_class, model in AUTO_MAP.items():
@@ -27,6 +30,11 @@ def register_models() -> None:
             )
     # The segmentation pipeline looks at these names alone, and prints an error for a model that is not among them.
     auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["echocare"] = "EchoCareForSemanticSegmentation"
+    # So does the image-text-to-text pipeline.
+    auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES["echocare-report"] = "EchoCareForReportGeneration"
+    auto.AutoModelForImageTextToText.register(
+        reports.EchoCareReportConfig, reports.EchoCareForReportGeneration, exist_ok=True
+    )
 
 
 def register_image_processors() -> None:
@@ -35,6 +43,7 @@ def register_image_processors() -> None:
     from transformers.utils import is_torchvision_available
 
     from .model.configuration_echocare import EchoCareConfig
+    from .model.configuration_echocare_report import EchoCareReportConfig
     from .model.image_processing_pil_echocare import EchoCareImageProcessorPil
 
     processors: dict[str, type] = {"pil": EchoCareImageProcessorPil}
@@ -42,7 +51,18 @@ def register_image_processors() -> None:
         from .model.image_processing_echocare import EchoCareImageProcessor
 
         processors["torchvision"] = EchoCareImageProcessor
-    AutoImageProcessor.register(EchoCareConfig, image_processor_classes=processors, exist_ok=True)
+    for config in (EchoCareConfig, EchoCareReportConfig):
+        AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)
+
+
+def register_processors() -> None:
+    """`AutoProcessor` knows the report generator's processor."""
+    from transformers.models.auto.processing_auto import AutoProcessor
+
+    from .model.configuration_echocare_report import EchoCareReportConfig
+    from .model.processing_echocare_report import EchoCareReportProcessor
+
+    AutoProcessor.register(EchoCareReportConfig, EchoCareReportProcessor, exist_ok=True)
 
 
 def register_pipelines() -> None:
