@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from .anatomy import AnatomyNode, AnatomyTree
@@ -236,7 +236,19 @@ def convert(
     convert_checkpoint(checkpoint, output_dir, preset=preset, to_monai=to_monai, report=typer.echo)
 
 
-@app.command()
+class ReportOption(TyperCommand):
+    """`predict`, whose `--report` may stand alone: at the end, before another option, or before a file that is to be analysed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        told: list[str] = []
+        for place, text in enumerate(args):
+            following = args[place + 1] if place + 1 < len(args) else "-"
+            alone = text == "--report" and (following.startswith("-") or Path(following).is_file())
+            told.append("--report=" if alone else text)
+        return super().parse_args(ctx, told)
+
+
+@app.command(cls=ReportOption)
 def predict(
     inputs: Annotated[
         list[str],
@@ -245,13 +257,40 @@ def predict(
             help="Files, folders, globs, archives, DICOMDIR, dicom:// and dicomweb+https:// addresses.",
         ),
     ],
-    model: Annotated[
-        list[str],
-        typer.Option(
-            "--model", metavar="MODEL", help="A checkpoint's folder, Hub id or bare name; once for each model."
-        ),
-    ],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="The folder of the results.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="A checkpoint's folder, Hub id or bare name; once for each model.",
+            show_default="with --report: echocare-tiny",
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="[MODEL]",
+            help="Write a draft report with this report generator; without a value with the one among --model.",
+            show_default=False,
+        ),
+    ] = None,
+    organ: Annotated[
+        str | None,
+        typer.Option(
+            "--organ",
+            metavar="NAME",
+            help="Told to the report generator; by the anatomy if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    indication: Annotated[
+        str | None,
+        typer.Option(
+            "--indication", metavar="TEXT", help="Why it is examined, told to the generator.", show_default=False
+        ),
+    ] = None,
     every: Annotated[int, typer.Option("--every", metavar="N", help="Analyse every n-th frame of a clip.")] = 1,
     max_frames: Annotated[
         int | None,
@@ -300,10 +339,14 @@ def predict(
       echocare predict IM0001.dcm clip.mp4 --model head-detector --output results
       echocare predict study.zip --model hc=runs/head --model busi=runs/lesion --output results
       echocare predict clip.avi --model runs/lv --output results --every 2 --spacing 0.3,0.3
+      echocare predict scan.mp4 --report reports --model echocare-tiny --model runs/lv --output results
+      echocare predict scan.mp4 --report --model echocare-tiny --model reports --output results
     """
     from .examination.command import read_spacing, run_command
     from .examination.file_folder import Outputs
 
+    if not model and report is None:
+        raise ValueError("Missing option '--model' (see `echocare predict --help`)")
     options = {
         "every": every,
         "max_frames": max_frames,
@@ -316,7 +359,12 @@ def predict(
         "precision": precision,
     }
     made = Outputs(overlays, dicom, all_masks, surroundings)
-    code = run_command(inputs, model, output, options, made, seed, typer.echo, lambda line: typer.echo(line, err=True))
+    code = run_command(
+        *(inputs, model or [], output, options, made, seed, typer.echo, lambda line: typer.echo(line, err=True)),
+        report=report,
+        organ=organ,
+        indication=indication,
+    )
     if code:
         raise typer.Exit(code)
 
@@ -425,9 +473,7 @@ def export(
     check: Annotated[bool, typer.Option(help="Compare with PyTorch on several batches and sizes.")] = True,
     images: Annotated[
         Path | None,
-        typer.Option(
-            "--images", metavar="DIR", help="Images to calibrate and compare int8 on.", show_default=False
-        ),
+        typer.Option("--images", metavar="DIR", help="Images to calibrate and compare int8 on.", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,

@@ -129,7 +129,9 @@ def check_standard(path: Path, source: Path) -> None:
         uid = re.match(r'Error - Illegal root for UID - "(.*?)"', line)
         if line.startswith("Error") and not (uid and uid[1] in brought):
             own.append(line)
-    assert any(line in ("Segmentation", "ComprehensiveSR", "SCImage") for line in lines), lines  # it knew the object
+    assert any(line in ("Segmentation", "ComprehensiveSR", "BasicTextSR", "SCImage") for line in lines), (
+        lines
+    )  # it knew the object
     assert not own
 
 

@@ -17,10 +17,15 @@ from .engine import Examination
 from .events import Analysed, Failed, Finished, Opened, Skipped
 from .file_folder import Outputs
 from .inputs import InputFile, find_inputs
+from .report_model import load_report_model, split_report_models
+from .report_writer import ReportWriter
 from .writing import INPUTS_FOLDER, ResultFolder, check_output
 
 MOST_FAILURES = 20
 """Files that are named at the end; all are in failed.csv."""
+
+DEFAULT_MODEL = "echocare-tiny"
+"""Tells the organ and the key frames for a report where no other model is given."""
 
 # They say how a result is computed, not what it is.
 _SPEED_OPTIONS = ("batch_size", "device", "precision")
@@ -50,18 +55,23 @@ def run_command(
     seed: int,
     say: Callable[[str], None],
     complain: Callable[[str], None],
+    report: str | None = None,
+    organ: str | None = None,
+    indication: str | None = None,
 ) -> int:
     """Runs an examination and writes its results.
 
     Args:
         given: files, folders, globs, archives, addresses.
-        models: checkpoints.
+        models: checkpoints; with a report `echocare-tiny` where there is no other than the report generator.
         output: the folder of the results.
         options: of `Examination`.
         outputs: what is written beside result.json.
         seed: of PyTorch. The models draw no random numbers; two runs with one seed give one result all the same.
         say: prints a line of the summary.
         complain: prints a line about a file that failed.
+        report: the report generator, "" for the one among `models`, None for no draft reports.
+        organ, indication: what it is told.
 
     Returns:
         0, or 1 if a file could not be analysed or an object not be written.
@@ -73,8 +83,10 @@ def run_command(
     torch.manual_seed(seed)
     check_output(output)
     with _quiet():
-        examination = Examination(list(models), **options)
+        examination = _open(models, options, report, organ, indication)
     told = {name: value for name, value in options.items() if name not in _SPEED_OPTIONS}
+    if examination.report is not None:
+        told["report"] = {"sha256": examination.report.facts.sha256, **examination.report.options}
     bars = _Bars()
     try:
         work = output / INPUTS_FOLDER
@@ -107,6 +119,19 @@ def run_command(
     if len(folder.failed) > MOST_FAILURES:
         complain(f"... and {len(folder.failed) - MOST_FAILURES:,} more")
     return 1 if folder.failed else 0
+
+
+def _open(
+    models: Sequence[str], options: Mapping[str, Any], report: str | None, organ: str | None, indication: str | None
+) -> Examination:
+    """The models, and the report generator where one is asked for."""
+    if report is None and (organ or indication):
+        raise ValueError("--organ and --indication are told to a report generator: give --report with them")
+    others, generator = split_report_models(models, report)
+    if generator is None:
+        return Examination(others, **options)
+    writer = ReportWriter(load_report_model(generator, options.get("device", "auto")), organ, indication)
+    return Examination(others or [DEFAULT_MODEL], report=writer, **options)
 
 
 def _run(examination: Examination, files: Sequence[InputFile], folder: ResultFolder, bars: "_Bars") -> int:

@@ -54,7 +54,7 @@ def write_report(
         evidence = {name: WrittenSegmentation(path) for name, path in (segmentations or {}).items()}
         groups = _collect(image, result, frames, evidence)
         content = hd.sr.MeasurementReport(
-            observation_context=hd.sr.ObservationContext(observer_device_context=_observer(result)),
+            observation_context=hd.sr.ObservationContext(observer_device_context=observer(result)),
             procedure_reported=IMAGING_PROCEDURE,
             imaging_measurements=groups.found,
         )
@@ -103,7 +103,7 @@ def _collect(
     return groups
 
 
-def _observer(result: FileResult) -> Any:
+def observer(result: FileResult) -> Any:
     """This package as the device that observed (TID 1004)."""
     hd = import_highdicom()
     return hd.sr.ObserverContext(

@@ -9,6 +9,7 @@ files. What is in flight is bounded, so a clip of any length needs the same memo
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,6 +28,7 @@ from .models import LoadedModel, load_models
 from .open_file import OpenFile
 from .reader import End, Read, Reader, reason_of
 from .region import Region
+from .report_writer import ReportWriter
 from .results import FileResult, FrameResult
 from .task_findings import Findings, find
 
@@ -48,6 +50,7 @@ class Examination:
         familiarity: whether to tell how much each frame looks like what the encoder knows.
         device: see `load_models`.
         precision: see `load_models`.
+        report: writes a draft report on each file.
 
     Raises:
         ValueError: for an option outside its range, or a checkpoint that cannot be loaded.
@@ -66,6 +69,7 @@ class Examination:
         familiarity: bool = True,
         device: str = "auto",
         precision: str = "auto",
+        report: ReportWriter | None = None,
     ) -> None:
         for name, number in (("batch_size", batch_size), ("every", every), ("max_frames", max_frames)):
             if number is not None and number < 1:
@@ -78,7 +82,9 @@ class Examination:
         texts = [model for model in models if isinstance(model, str)]
         loaded = iter(load_models(texts, device, precision) if texts else [])
         self.models = [next(loaded) if isinstance(model, str) else model for model in models]
-        if len({model.name for model in self.models}) < len(self.models):
+        self.report = report
+        names = [model.name for model in self.models] + ([report.facts.name] if report else [])
+        if len(set(names)) < len(names):
             raise ValueError("two models have one name: give them names of their own with NAME=FOLDER")
         anatomy = next((model for model in self.models if model.task == "anatomy"), None)
         self.tree = AnatomyTree.from_config(anatomy.config) if anatomy else AnatomyTree.default()
@@ -202,11 +208,28 @@ class Examination:
         """The end of the open file; the models of clips run here."""
         file = self._open_file.opened.file
         try:
-            return self._open_file.finish()
+            finished = self._open_file.finish()
         except Exception as error:
             if _out_of_memory(error):
                 raise
             return self._give_up(file, error)
+        if self.report is not None:
+            self._write_draft(self.report, finished)
+        return finished
+
+    def _write_draft(self, report: ReportWriter, finished: Finished) -> None:
+        """The draft report on the open file. Where the generator fails, the other results stay."""
+        opened, result = self._open_file.opened, finished.result
+        start = time.perf_counter()
+        result.models = {**result.models, report.facts.name: report.facts}
+        try:
+            with self._memory_advice():
+                result.draft = report.write(opened.file.path, result, finished.clip, opened.region)
+        except Exception as error:
+            if os.environ.get("ECHOCARE_DEBUG"):
+                raise
+            finished.draft_problem = reason_of(opened.file, error)
+        result.seconds += time.perf_counter() - start
 
     def _find_all(self, events: Sequence[Any]) -> Iterator[tuple[dict[str, Findings], Judgement]]:
         """Findings and familiarity of each frame among the events."""

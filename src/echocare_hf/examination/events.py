@@ -44,10 +44,12 @@ class Analysed:
 
 @dataclass(eq=False)
 class Finished:
-    """All frames of the file are done. `clip` has what they show together, None for a still."""
+    """All frames of the file are done. `clip` has what they show together, None for a still; `draft_problem` why there is no draft report,
+    although one was asked for."""
 
     result: FileResult
     clip: ClipFindings | None = None
+    draft_problem: str | None = None
 
 
 @dataclass(eq=False)

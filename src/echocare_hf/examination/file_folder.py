@@ -21,6 +21,8 @@ from .events import Analysed, Finished, Opened
 from .label_map_file import LabelMapFile
 from .overlays import Style, clip_picture, clip_size, quantity_text, still_picture, within
 from .records import Record, file_record, frame_from_record, frame_record
+from .report_draft import draft_record
+from .report_text import draft_text
 from .results import FrameResult
 
 PREVIEW_SIDE = 420
@@ -153,9 +155,13 @@ class FileFolder:
                 assert self._still is not None
                 frames, still = [self._still.found], self._still.found
                 self._write_still(self._still)
+            pictures = self._write_draft(event)
             if self.opened.dataset_path is not None and self.outputs.dicom:
                 self._write_dicom(self.opened.dataset_path, frames)
-        record = {**file_record(self.result, still), "run": {**run, "complete": not self.problems}}
+        record = file_record(self.result, still)
+        if self.result.draft is not None:
+            record["report"] = draft_record(self.result.draft, pictures)
+        record["run"] = {**run, "complete": not self.problems}
         text = json.dumps(record, allow_nan=False, indent=1)
         (self.folder / "result.json").write_text(text + "\n", encoding="utf-8")
         return record
@@ -250,10 +256,34 @@ class FileFolder:
                 Image.fromarray(segmentation.label_map).save(path, **PNG)
             self._note("masks", folder, model)
 
+    # The draft report --------------------------------------------------------------------------------------
+
+    def _write_draft(self, event: Finished) -> dict[int, str]:
+        """The draft as text, and pictures of its frames; returns their places by the frame's index."""
+        if event.draft_problem is not None:
+            self._add_problem("the draft report", event.draft_problem)
+        draft, places = self.result.draft, {}
+        if draft is None:
+            return {}
+        (self.folder / "report_frames").mkdir()
+        for frame in draft.pictures:
+            picture = Image.fromarray(frame.pixels)
+            picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BILINEAR)
+            name = f"report_frames/{frame.index:06}.jpg"
+            picture.save(self.folder / name, quality=82)
+            places[frame.index] = f"{self.place}/{name}"
+        self._note("report_frames", "report_frames")
+        (self.folder / "draft_report.txt").write_text(
+            draft_text(draft, self.result), encoding="utf-8", errors="replace"
+        )
+        self._note("draft_report", "draft_report.txt")
+        return places
+
     # DICOM -------------------------------------------------------------------------------------------------
 
     def _write_dicom(self, source: Path, frames: Sequence[FrameResult]) -> None:
         from .dicom_capture import write_enhanced
+        from .dicom_draft_report import write_draft_report
         from .dicom_report import write_report
         from .dicom_segmentation import write_segmentation
 
@@ -280,6 +310,10 @@ class FileFolder:
         with self._problem_of("report.dcm"):
             write_report(source, self.result, frames, self.folder / "report.dcm", segmentations)
             self._note("report", "report.dcm")
+        if self.result.draft is not None:
+            with self._problem_of("draft_report.dcm"):
+                write_draft_report(source, self.result, self.result.draft, self.folder / "draft_report.dcm")
+                self._note("draft_report_dicom", "draft_report.dcm")
 
     @contextmanager
     def _problem_of(self, name: str) -> Iterator[None]:
@@ -293,8 +327,11 @@ class FileFolder:
             if not isinstance(error, (ValueError, ImportError)):
                 text = f"{type(error).__name__}: {text}"
             (self.folder / name).unlink(missing_ok=True)
-            self.problems.append(f"{name} was not written: {text}")
-            self.result.warnings.append(self.problems[-1])
+            self._add_problem(name, text)
+
+    def _add_problem(self, name: str, reason: str) -> None:
+        self.problems.append(f"{name} was not written: {reason}")
+        self.result.warnings.append(self.problems[-1])
 
     # Names -------------------------------------------------------------------------------------------------
 

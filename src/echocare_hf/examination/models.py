@@ -145,7 +145,7 @@ def load_models(sources: Sequence[str], device: str = "auto", precision: str = "
     """
     if not sources:
         raise ValueError(f"no model was given; {_choices()}")
-    place = _device(device)
+    place = find_device(device)
     dtype = _dtype(precision, place)
     loaded: list[LoadedModel] = []
     for source in sources:
@@ -167,7 +167,7 @@ def load_models(sources: Sequence[str], device: str = "auto", precision: str = "
 def load_model(source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
     """One checkpoint; see `load_models`."""
     device = torch.device(device)
-    name, given = _split_name(source)
+    name, given = split_name(source)
     place = find_checkpoint(given)
     _check_place(given, place)
     config = _config(given, place)
@@ -192,7 +192,7 @@ def load_model(source: str, device: torch.device | str = "cpu", dtype: torch.dty
         raise ValueError(
             f"{given}: {len(missing)} weights are missing, {missing[0]} among them; train or export the model again"
         )
-    weights = _weight_files(given, place)
+    weights = weight_files(given, place)
     task = TASKS[architecture]
     if task == "classification" and problem_type_of(config) == "regression":
         task = "regression"
@@ -206,13 +206,13 @@ def load_model(source: str, device: torch.device | str = "cpu", dtype: torch.dty
         name=name or (task if _NAMELESS.fullmatch(own) else own),
         source=Path(given).name if Path(place).is_dir() else given,
         task=task,
-        sha256=_hash(weights),
+        sha256=hash_weights(weights),
         revision=getattr(config, "_commit_hash", None),
     )
     return LoadedModel(facts, network, processor, config, weights[0].parent, device, dtype)
 
 
-def _split_name(source: str) -> tuple[str | None, str]:
+def split_name(source: str) -> tuple[str | None, str]:
     """The name that the user gave the model, if any, and its source."""
     name, sign, rest = source.partition("=")
     if sign and re.fullmatch(r"[\w.-]{1,64}", name) and not Path(source).exists():
@@ -261,7 +261,7 @@ def _choices() -> str:
     return f"--model takes a folder that save_pretrained made, {names}"
 
 
-def _weight_files(given: str, place: str) -> list[Path]:
+def weight_files(given: str, place: str) -> list[Path]:
     """The files that hold the weights, in the order of their names."""
     for name in _WEIGHTS:
         try:
@@ -278,14 +278,14 @@ def _weight_files(given: str, place: str) -> list[Path]:
     raise ValueError(f"{given}: has no weights ({_WEIGHTS[0]}); copy the whole folder")
 
 
-def _hash(files: Sequence[Path]) -> str:
+def hash_weights(files: Sequence[Path]) -> str:
     """SHA-256 of the weights' file; of the parts' hashes where there are several."""
     if len(files) == 1:
         return sha256(files[0])
     return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -306,4 +306,14 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-__all__ = ["PRECISIONS", "TASKS", "LoadedModel", "load_model", "load_models"]
+__all__ = [
+    "PRECISIONS",
+    "TASKS",
+    "LoadedModel",
+    "find_device",
+    "hash_weights",
+    "load_model",
+    "load_models",
+    "split_name",
+    "weight_files",
+]

@@ -1,10 +1,7 @@
 """One web page a study: everything inside the file, readable on a phone, without scripts."""
 
-import base64
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from echocare_hf.drawing_page import NOT_A_DEVICE
@@ -12,7 +9,9 @@ from echocare_hf.files import written_beside
 
 from .file_folder import folder_name
 from .overlays import quantity_text
+from .page_text import escaped, jpeg_data
 from .records import Record
+from .report_page import REPORT_STYLE, draft_section
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #16212b; --soft: #5c6b78; --ground: #f4f6f8; --card: #fff; --line: #d9dfe5;
@@ -49,6 +48,9 @@ _OUTPUT_NAMES = {
     "frames": "findings by frame",
     "segmentation": "DICOM segmentation",
     "report": "DICOM report",
+    "draft_report": "draft report",
+    "report_frames": "frames of the draft",
+    "draft_report_dicom": "draft report, DICOM",
     "enhanced_dicom": "enhanced, DICOM",
 }
 _MOST_CLASSES = 5
@@ -74,12 +76,12 @@ def write_pages(
     for stale in set(folder.glob("*.html")) - {folder / name for name in names.values()}:
         stale.unlink()
     rows = "".join(
-        f'<tr><td><a href="studies/{quote(names[study])}">{_text(study)}</a></td><td class="number">{counts[study]}</td></tr>'
+        f'<tr><td><a href="studies/{quote(names[study])}">{escaped(study)}</a></td><td class="number">{counts[study]}</td></tr>'
         for study in studies
     )
     body = [f"<table><tr><th>Study</th><th>Files</th></tr>{rows}</table>"]
     if failed:
-        lines = "".join(f"<tr><td>{_text(name)}</td><td>{_text(reason)}</td></tr>" for name, reason in failed)
+        lines = "".join(f"<tr><td>{escaped(name)}</td><td>{escaped(reason)}</td></tr>" for name, reason in failed)
         body.append(f'<h2>Could not be analysed</h2><div class="scroll"><table>{lines}</table></div>')
     with written_beside(output / "index.html") as path:
         path.write_text(_page("Ultrasound examinations", body), encoding="utf-8")
@@ -99,8 +101,8 @@ def study_page(study: str, records: Iterable[Record], output: Path) -> str:
         cards.append(_card(record, output))
         models |= record["models"]
     rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{_text(facts['task'])}</td><td>{_text(facts['source'])}</td>"
-        f'<td class="soft">{_text(facts["sha256"][:12])}</td></tr>'
+        f"<tr><td>{escaped(name)}</td><td>{escaped(facts['task'])}</td><td>{escaped(facts['source'])}</td>"
+        f'<td class="soft">{escaped(facts["sha256"][:12])}</td></tr>'
         for name, facts in models.items()
     )
     table = f"<table><tr><th>Model</th><th>Task</th><th>Checkpoint</th><th>SHA-256</th></tr>{rows}</table>"
@@ -113,9 +115,9 @@ def _page(title: str, body: Sequence[str]) -> str:
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body><main>",
-            f"<h1>{_text(title)}</h1>",
-            f'<div class="notice">{_text(NOT_A_DEVICE)}</div>',
+            f"<title>{escaped(title)}</title><style>{_STYLE}\n{REPORT_STYLE}</style></head><body><main>",
+            f"<h1>{escaped(title)}</h1>",
+            f'<div class="notice">{escaped(NOT_A_DEVICE)}</div>',
             *body,
             "</main></body></html>\n",
         )
@@ -125,21 +127,21 @@ def _page(title: str, body: Sequence[str]) -> str:
 def _card(record: Record, output: Path) -> str:
     outputs = record["outputs"]
     links = [
-        f'<a href="../{quote(place)}">{_text(_link_name(kind))}</a>'
+        f'<a href="../{quote(place)}">{escaped(_link_name(kind))}</a>'
         for kind, place in outputs.items()
         if kind != "preview"
     ]
     picture = ""
     if "preview" in outputs:
-        data = base64.b64encode((output / outputs["preview"]).read_bytes()).decode("ascii")
-        picture = f'<img alt="{_text(record["name"])}" src="data:image/jpeg;base64,{data}">'
+        picture = f'<img alt="{escaped(record["name"])}" src="{jpeg_data(output / outputs["preview"])}">'
         if "overlay" in outputs:
             picture = f'<a href="../{quote(outputs["overlay"])}">{picture}</a>'
-    warnings = "".join(f'<div class="warn">{_text(line)}</div>' for line in record["warnings"])
+    warnings = "".join(f'<div class="warn">{escaped(line)}</div>' for line in record["warnings"])
+    measured = "" if "report" in record else _measurements(record)  # they stand in the report
     return (
-        f"<article><div>{picture}</div><div><h2>{_text(record['name'])}</h2>"
-        f'<div class="soft">{_text(_facts(record))}</div>{warnings}{_scores(record)}{_measurements(record)}'
-        f'<div class="soft">{" · ".join(links)}</div></div></article>'
+        f"<article><div>{picture}</div><div><h2>{escaped(record['name'])}</h2>"
+        f'<div class="soft">{escaped(_facts(record))}</div>{warnings}{_scores(record)}{measured}'
+        f'<div class="soft">{" · ".join(links)}</div></div>{draft_section(record, output)}</article>'
     )
 
 
@@ -167,7 +169,7 @@ def _scores(record: Record) -> str:
     for labels in found.get("classes", {}).values():
         lines += [(label["label"], label["score"]) for label in labels[:_MOST_CLASSES]]
     return "".join(
-        f'<div class="score"><span>{_text(name)}</span><meter min="0" max="1" value="{score:.3f}"></meter><span>{score:.2f}</span></div>'
+        f'<div class="score"><span>{escaped(name)}</span><meter min="0" max="1" value="{score:.3f}"></meter><span>{score:.2f}</span></div>'
         for name, score in lines
     )
 
@@ -187,23 +189,16 @@ def _measurements(record: Record) -> str:
             else quantity_text(each["value"], each["unit"], each.get("spread"))
         )
         cells = [
-            f"<td>{_text(each['name'])}</td><td>{_text(each.get('of', ''))}</td>",
-            f'<td class="number">{_text(value)}</td>',
+            f"<td>{escaped(each['name'])}</td><td>{escaped(each.get('of', ''))}</td>",
+            f'<td class="number">{escaped(value)}</td>',
         ]
         cells.append(f'<td class="number">{each["score"]:.2f}</td>' if "score" in each else "<td></td>")
         if is_clip:
             cells.append(f'<td class="number">{each.get("frame", "")}</td>')
         if several:
-            cells.append(f'<td class="soft">{_text(each["model"])}</td>')
+            cells.append(f'<td class="soft">{escaped(each["model"])}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
-
-
-def _text(value: Any) -> str:
-    # Bytes of a file's name that are no UTF-8 are surrogates, which cannot be written.
-    return html.escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")).replace(
-        "  ", "&emsp;"
-    )
 
 
 __all__ = ["study_page", "write_pages"]

@@ -7,9 +7,12 @@ each measurement says which. Units are UCUM codes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .report_draft import ExaminationDraft
 
 SCHEMA = "echocare-examination/1"
 
@@ -173,6 +176,7 @@ class FileResult:
         familiarity: lowest of the analysed frames (0 to 1), None if not asked.
         warnings: one line each.
         outputs: what was written for it, by kind ("overlay", "segmentation", "report", ...), relative to the output folder.
+        draft: report on it, where one was asked for.
         seconds: wall time of reading and analysing.
     """
 
@@ -195,4 +199,5 @@ class FileResult:
     warnings: list[str] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    draft: "ExaminationDraft | None" = None
     seconds: float = 0.0

@@ -1,0 +1,127 @@
+"""A draft report of one file: sentences, each with the frames that support it, and beside them what was measured.
+
+The generator's sentences and the measurements stay apart: numbers come from the models that measure, with their units. A number within a
+sentence that none of them supports is named in `unsupported`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from echocare_hf.reports.draft import DraftReport, DraftSentence
+
+from .records import measurement_record, plain
+from .report_frames import ReportFrame
+from .results import Measurement
+
+Basis = Literal["measurement", "structure", "likelihood"]
+"""Why a frame supports a sentence: its number was measured there; it shows best a structure that the sentence names; or, of the frames
+that the generator saw, it makes the sentence most probable when it is shown alone."""
+
+
+@dataclass(frozen=True)
+class SupportedSentence:
+    """A generated sentence and what it rests on.
+
+    Attributes:
+        sentence: with its confidence, findings and contradictions.
+        frames: indices in the file.
+        basis: why these.
+        measurements: places in the draft's measurements whose values the sentence states.
+        unsupported: numbers in it, as they are written, that no measurement supports.
+    """
+
+    sentence: DraftSentence
+    frames: tuple[int, ...]
+    basis: Basis
+    measurements: tuple[int, ...] = ()
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether a finding contradicts it, or a number in it was not measured."""
+        return self.sentence.is_flagged or bool(self.unsupported)
+
+
+@dataclass(frozen=True, eq=False)
+class ExaminationDraft:
+    """A draft report of one file.
+
+    Attributes:
+        model: name of the report generator, a key of `FileResult.models`.
+        draft: the report as it was written and checked against the findings head.
+        sentences: those of the draft, with what they rest on.
+        measurements: of the file, by the models that measure.
+        frames: that the generator saw, with their pixels.
+        pictures: those and the others that a sentence refers to.
+        organ, indication: what the generator was told, "" for nothing.
+        organ_source: "option", "anatomy" or "".
+        warnings: one line each.
+    """
+
+    model: str
+    draft: DraftReport
+    sentences: tuple[SupportedSentence, ...]
+    measurements: tuple[Measurement, ...] = ()
+    frames: tuple[ReportFrame, ...] = ()
+    pictures: tuple[ReportFrame, ...] = ()
+    organ: str = ""
+    indication: str = ""
+    organ_source: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def draft_record(draft: ExaminationDraft, pictures: Mapping[int, str]) -> dict[str, Any]:
+    """The field `report` of result.json.
+
+    Args:
+        draft: of the file.
+        pictures: place of the picture of each frame, by its index, below the output folder.
+    """
+    own = draft.draft.to_dict()
+    sentences = []
+    for sentence, record in zip(draft.sentences, own["sentences"], strict=True):
+        sentences.append(
+            {
+                **record,
+                "is_flagged": sentence.is_flagged,
+                "frames": list(sentence.frames),
+                "basis": sentence.basis,
+                "measurements": list(sentence.measurements),
+                "unsupported_numbers": list(sentence.unsupported),
+            }
+        )
+    return plain(
+        {
+            **own,
+            "model": draft.model,
+            "organ": draft.organ,
+            "organ_source": draft.organ_source,
+            "indication": draft.indication,
+            "sentences": sentences,
+            "measurements": [measurement_record(each) for each in draft.measurements],
+            "frames": [_frame_record(frame, pictures) for frame in draft.pictures],
+            "generated_from": [frame.index for frame in draft.frames],
+            "warnings": list(draft.warnings),
+        }
+    )
+
+
+def _frame_record(frame: ReportFrame, pictures: Mapping[int, str]) -> dict[str, Any]:
+    record: dict[str, Any] = {"frame": frame.index, "time_ms": frame.time_ms, "shows": list(frame.shows)}
+    if frame.index in pictures:
+        record["picture"] = pictures[frame.index]
+    return record
+
+
+def measured_text(measurement: Measurement) -> str:
+    """What was measured, as a report names it: "fetal head: circumference, mean"."""
+    return f"{measurement.of}: {measurement.name}" if measurement.of else measurement.name
+
+
+def frames_text(frames: Sequence[int]) -> str:
+    """ "frame 7", "frames 7, 12"."""
+    return f"frame{'s' if len(frames) > 1 else ''} {', '.join(map(str, frames))}"
+
+
+__all__ = ["Basis", "ExaminationDraft", "SupportedSentence", "draft_record", "frames_text", "measured_text"]
