@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 
 from echocare_hf.data.labelled.pixels import read_source
 from echocare_hf.drawing_canvas import Canvas
-from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import text_font
 
 from .headlines import lower_is_better
 from .plots import COUNT
 from .plots_results import TaskResults, class_names
+from .plots_sheet import noted_sheet
 from .store import Trial
 
 TILE = 360  # pixels
@@ -56,12 +56,15 @@ def worst_sheet(
     said = pd.concat([cases[numbers] for cases in tables]).groupby(level=0).mean()
     tiles, captions = [], []
     for case in worst:
-        tiles.append(case_tile(trials, tables, case, folders))
-        captions.append(
-            f"{case}\n{_said(tables[0].loc[case].to_dict() | said.loc[case].to_dict(), names, title, float(values[case]))}"
-        )
+        of_trials = [float(found.get(case, np.nan)) for found, _, _ in scored]
+        tile, drawn = case_tile(trials, tables, case, folders, np.argsort(of_trials)[:: -1 if lower else 1].tolist())
+        tiles.append(tile)
+        text = _said(tables[0].loc[case].to_dict() | said.loc[case].to_dict(), names, title, float(values[case]))
+        if drawn is not None and len(trials) > 1:
+            text += f"\ndrawn: seed {trials[drawn].seed}, {of_trials[drawn]:.3f}"
+        captions.append(f"{case}\n{text}")
     of_many = f", mean of {len(trials)} trials" if len(trials) > 1 else ""
-    return contact_sheet(
+    return noted_sheet(
         tiles,
         captions,
         title=f"{results.key}, {model}: worst cases of the test part",
@@ -104,6 +107,12 @@ def case_values(cases: pd.DataFrame, metric: str | None = None) -> tuple[pd.Seri
     raise ValueError(f"the table of cases has no metric to rank by; it has {', '.join(cases)}")
 
 
+def _can_be_ranked(cases: pd.DataFrame) -> bool:
+    return any(column.startswith(("label", "target_")) for column in cases.columns) or any(
+        cases[name].notna().any() for name in _BY_CASE if name in cases.columns
+    )
+
+
 def keep_worst(
     cases: pd.DataFrame, draw: Callable[[int], Image.Image], folder: Path, count: int = COUNT
 ) -> pd.DataFrame:
@@ -116,8 +125,10 @@ def keep_worst(
         count (optional): pictures at most.
 
     Returns:
-        The table with the column `picture`, None where there is none.
+        The table with the column `picture`, None where there is none; without it if no case has a value to rank by.
     """
+    if not _can_be_ranked(cases):
+        return cases
     values, _, lower = case_values(cases.reset_index(drop=True))
     test = (cases["part"] == "test").to_numpy()
     worst = values[test].dropna().sort_values(ascending=not lower, kind="stable").index[:count]
@@ -125,31 +136,44 @@ def keep_worst(
     for rank, row in enumerate(worst):
         places[row] = f"pictures/{rank:02}.png"
         (folder / "pictures").mkdir(exist_ok=True)
-        draw(int(row)).save(folder / places[row])
+        picture = draw(int(row))
+        picture.thumbnail((TILE, 2 * TILE))
+        picture.save(folder / places[row], optimize=True)
     return cases.assign(**{PICTURE: places})
 
 
 def case_tile(
-    trials: Sequence[Trial], tables: Sequence[pd.DataFrame], case: str, folders: Sequence[Path]
-) -> Image.Image:
-    """The picture that a trial kept of a case, else its image alone, else a grey tile that says so."""
-    for trial, cases in zip(trials, tables, strict=True):
-        place = cases.loc[case].get(PICTURE) if case in cases.index else None
-        if isinstance(place, str) and (trial.folder / place).is_file():
-            with Image.open(trial.folder / place) as picture:
+    trials: Sequence[Trial], tables: Sequence[pd.DataFrame], case: str, folders: Sequence[Path], order: Sequence[int]
+) -> tuple[Image.Image, int | None]:
+    """The picture that a trial kept of a case, else its image alone, else a grey tile that says so.
+
+    Args:
+        trials: of a model.
+        tables: of their cases, by name of the case.
+        case: its name.
+        folders: where the paths of images begin.
+        order: indices of trials; the first of them that kept a picture is shown.
+
+    Returns:
+        The tile, and the index of the trial whose picture it is.
+    """
+    for index in order:
+        place = tables[index].loc[case].get(PICTURE) if case in tables[index].index else None
+        if isinstance(place, str) and (trials[index].folder / place).is_file():
+            with Image.open(trials[index].folder / place) as picture:
                 kept = picture.convert("RGB")
             kept.thumbnail((TILE, 2 * TILE))
-            return kept
+            return kept, index
     stored = Path(str(tables[0].loc[case]["image"]))
     data = Path(str((trials[0].record.get("arguments") or {}).get("data") or "."))
     found = [place for folder in folders for place in (folder / stored, folder / data.name / stored)]
     for place in (stored, *found):
         if place.is_file():
-            return Canvas(read_source(str(place)), TILE).picture
+            return Canvas(read_source(str(place)), TILE).picture, None
     tile = Image.new("RGB", (TILE, round(0.7 * TILE)), (60, 66, 72))
     text = "image not at hand (--data)"
     ImageDraw.Draw(tile).text((tile.width / 2, tile.height / 2), text, (200, 205, 210), text_font(18), anchor="mm")
-    return tile
+    return tile, None
 
 
 def _said(row: Mapping[str, Any], names: Sequence[str], title: str, value: float) -> str:

@@ -30,6 +30,8 @@ from echocare_hf.drawing_style import (
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, INK)
 """Of models, those first that show best on white."""
+WAYS = {"higher is better": "", "lower is better": ", less is better", "0 is best": ", 0 is best"}
+"""What stands behind the name of a metric, by `direction` of headlines.py."""
 TEXT = 15  # pixels
 LINE = 22  # pixels from one line of text to the next
 SIZE = (560, 420)

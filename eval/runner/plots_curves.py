@@ -14,8 +14,8 @@ from echocare_hf.drawing_style import SOFT
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 from eval.statistics import adaptation_steps
 
-from .headlines import lower_is_better
-from .plots_chart import Axis, Chart, Entry, axis_of
+from .headlines import direction, lower_is_better
+from .plots_chart import WAYS, Axis, Chart, Entry, axis_of
 from .plots_results import TaskResults, value_of
 from .store import Trial
 
@@ -54,7 +54,7 @@ def efficiency_chart(results: TaskResults, metric: str) -> Image.Image | None:
     ]
     chart = Chart(
         Axis(0, 104, tuple((share, f"{share:g}") for share in shares), "training labels (%)"),
-        axis_of(every, f"{metric}, test part{', less is better' if lower_is_better(metric) else ''}"),
+        axis_of(every, f"{metric}, test part{WAYS[direction(metric)]}"),
         title=f"{results.key}: label efficiency",
         legend=[
             *legend,

@@ -7,7 +7,7 @@ one for the tables, lets one at a time write.
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,15 +135,27 @@ def _refuse_others(folder: Path, what: str, before: Mapping[str, Any], settings:
         )
 
 
-def write_trial(folder: Path, record: Mapping[str, Any], cases: pd.DataFrame) -> None:
-    """Writes a finished trial; the folder appears whole."""
+def write_trial(
+    folder: Path,
+    record: Mapping[str, Any],
+    cases: pd.DataFrame,
+    add: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None,
+) -> None:
+    """Writes a finished trial; the folder appears whole.
+
+    Args:
+        folder: of the trial.
+        record: of it.
+        cases: its table.
+        add (optional): writes more files, such as pictures, into the folder that it gets, and returns the table that names them.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for rest in folder.parent.glob(f".{folder.name}.partial-*"):  # of a process that was killed while it wrote
         shutil.rmtree(rest)
     with written_beside(folder) as partial:
         partial.mkdir()
         (partial / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        cases.to_parquet(partial / CASES, index=False)
+        (cases if add is None else add(cases, partial)).to_parquet(partial / CASES, index=False)
 
 
 def seed_folders(contender: Path) -> list[Path]:

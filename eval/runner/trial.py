@@ -4,16 +4,24 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from PIL import Image
 
 import references
 from echocare_hf.data.labelled import LabelledData
 from echocare_hf.finetuning import FinetuneArguments, Job, fit, open_job, open_work_folder, rounded, run_record
+from echocare_hf.finetuning.tasks.detection import Detection
+from echocare_hf.finetuning.tasks.enhancement import Enhancement
+from echocare_hf.finetuning.tasks.keypoints import Keypoints
+from echocare_hf.finetuning.tasks.segmentation import Segmentation
 
 from . import backbones
-from .cases import case_table
+from .cases import Predictions, case_table
+from .contact import keep_worst
 from .contenders import Contender
 from .measures import folders_of, measure
 from .provenance import data_hash, machine, now, split_hash, versions
@@ -32,6 +40,8 @@ from .subjects import Subject
 
 UNSET = ("data", "output", "resume", "seed", "model", "metadata")
 """Arguments that may differ between the trials of one table: where things are, and the seed."""
+DRAWN = (Segmentation, Detection, Keypoints, Enhancement)
+"""Tasks whose predictions are shown in the image: of classes and measured values the captions say all."""
 
 
 @dataclass
@@ -110,11 +120,27 @@ def _run(
     measured = measure(job, folders_of(job, bench.subject.metrics), predictions)
     metrics = {part: own[part] | measured[part] for part in predictions}
     record = run_record(job, metrics, trainer, start) | extra | _identity(bench, contender, job, settings)
-    write_trial(folder, record, case_table(job, predictions))
+    write_trial(folder, record, case_table(job, predictions), partial(_with_pictures, job, predictions))
     shutil.rmtree(work_folder(folder), ignore_errors=True)
     finished = read_trial(folder)
     assert finished is not None
     return finished
+
+
+def _with_pictures(job: Job, predictions: Predictions, cases: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The table of a trial with pictures of its worst cases, where the task draws something into the image; see `keep_worst`."""
+    if not isinstance(job.task, DRAWN):
+        return cases
+    rows = [
+        (found, sample)
+        for part, all_found in predictions.items()
+        for found, sample in zip(all_found, job.parts[part], strict=True)
+    ]
+
+    def draw(row: int) -> Image.Image:
+        return job.task.draw(*rows[row])
+
+    return keep_worst(cases, draw, folder)
 
 
 Parts = tuple[dict[str, list[Any]], dict[str, dict[str, float]], Any, dict[str, Any]]

@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "eval"))
 from runner import contact, plots, plots_agreement, plots_boxes, plots_curves, plots_reliability, plots_roc
 from runner.plots_chart import Axis, Chart, Entry, axis_of, names_axis, unit_axis
 from runner.plots_results import all_results, median_trial
+from runner.plots_sheet import noted_sheet
 
 MODELS = {
     "echocare-tiny": ("echocare", 1.6),
@@ -168,15 +169,18 @@ def test_results_are_sorted_by_model_and_share(output):
     assert heart.shares == {} and len(set(breast.colours.values())) == 3
 
 
-@pytest.mark.parametrize("lower", [False, True])
-def test_stars_are_those_of_the_t_test(lower):
+@pytest.mark.parametrize("metric", ["dice", "mae", "bias_ejection_fraction"])
+def test_stars_are_those_of_the_t_test(metric):
     random = np.random.default_rng(3)
     trials = {
         name: random.normal(mean, 0.02, 8)
         for name, mean in (("a", 0.8), ("b", 0.805), ("c", 0.7), ("d", 0.83), ("e", 0.715))
     }
-    marks = plots_boxes.compare_with_best(trials, lower)
-    best = (min if lower else max)(trials, key=lambda name: trials[name].mean())
+    if metric.startswith("bias"):
+        trials = {name: values - 0.78 for name, values in trials.items()}
+    marks = plots_boxes.compare_with_best(trials, metric)
+    costs = {"dice": lambda mean: -mean, "mae": lambda mean: mean, "bias_ejection_fraction": abs}
+    best = min(trials, key=lambda name: costs[metric](trials[name].mean()))
     for name, values in trials.items():
         p = stats.ttest_ind(trials[best], values).pvalue
         expected = (
@@ -187,16 +191,53 @@ def test_stars_are_those_of_the_t_test(lower):
 
 
 def test_a_box_panel_of_little():
-    assert plots_boxes.compare_with_best({"a": [0.5], "b": [0.4, 0.3]}, False) == {"a": "best", "b": ""}
-    assert plots_boxes.compare_with_best({"a": [0.5, 0.6]}, False) == {"a": ""}
+    assert plots_boxes.compare_with_best({"a": [0.5], "b": [0.4, 0.3]}, "dice") == {"a": "best", "b": ""}
+    assert plots_boxes.compare_with_best({"a": [0.5, 0.6]}, "dice") == {"a": ""}
     colours = {"a": (0, 114, 178), "b": (213, 94, 0)}
-    for trials in ({"a": [0.5]}, {"a": [0.5, 0.5, 0.5], "b": [0.5, np.nan]}, {"a": [0.1, 0.2], "b": [np.nan, np.nan]}):
+    for trials in ({"a": [0.5]}, {"a": [0.5, 0.5, 0.5], "b": [0.4, np.nan]}, {"a": [0.1, 0.2], "b": [np.nan, np.nan]}):
         picture, caption = plots_boxes.boxes_panel("dice", trials, colours)
         assert colours["a"] in {colour for _, colour in picture.getcolors(1 << 20)}  # at least the dots
-        assert "a, " in caption
+        assert "a, " in caption and "nan" not in caption and ("±" in caption) == (len(trials["a"]) > 1)
     assert "less is better" not in caption and plots_boxes.boxes_panel("mae", {"a": [3.0]}, colours)[1].startswith(
         "mae"
     )
+
+
+def test_a_bias_is_best_near_zero_and_ties_have_no_best():
+    marks = plots_boxes.compare_with_best({"a": [-9.0, -8.0], "b": [0.5, -0.4], "c": [3.0, 3.1]}, "bias")
+    assert marks["b"] == "best" and "best" not in (marks["a"], marks["c"])
+    tied = {"a": [0.1, 0.5], "b": [0.3, 0.3], "c": [0.0, 0.2]}
+    assert set(plots_boxes.compare_with_best(tied, "dice").values()) == {""}
+    colours = dict.fromkeys(tied, (0, 114, 178))
+    assert "no single best" in plots_boxes.boxes_panel("dice", tied, colours)[1]
+
+
+def test_no_panel_for_parameters_and_duplicates(tmp_path):
+    for seed in range(2):
+        cases, _ = classified(seed, 1.0, count=8)
+        surface = 0.5 + seed / 10
+        test = {"dice": 0.7, "nsd": surface, "nsd_vein": 0.6, "nsd_2px": surface, "nsd_2px_vein": 0.6}
+        test |= {"tolerance_px": 2.0, "tolerance_mm": 0.2, "psnr": surface, "psnr_before": 20.0}
+        make_trial(tmp_path, "neck", "a", seed, cases, test)
+    (results,) = all_results(tmp_path)
+    expected = {"nsd_2px": ("nsd",), "dice": (), "nsd_vein": ("nsd_2px_vein",), "psnr": ()}
+    found = plots_boxes.without_duplicates(results, ["nsd_2px"])
+    assert found == expected and list(found) == list(expected)
+
+
+def test_notes_of_a_narrow_sheet_are_wrapped():
+    """As long a text takes more lines, and as little of it is lost as on a wide sheet."""
+    tile, note = Image.new("RGB", (240, 60), (200, 0, 0)), "some words that say what is drawn here " * 5
+    plain = noted_sheet([tile], ["a"], title="title")
+    noted = noted_sheet([tile], ["a"], title="title", subtitle=note, footer=note)
+    wide = noted_sheet([tile.resize((1800, 60))], ["a"], title="title", subtitle=note)
+    assert noted.width == plain.width and noted.height > plain.height + 10 * 24
+
+    def ink(sheet):
+        red = np.argwhere((np.asarray(sheet) == (200, 0, 0)).all(2))[0, 0]
+        return (np.asarray(sheet.convert("L"))[70 : red - 20] < 180).sum()
+
+    assert ink(noted) == pytest.approx(ink(wide), rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -328,6 +369,41 @@ def test_pictures_of_the_worst_cases(tmp_path):
     assert counts[40, 0, 0] == counts[50, 0, 0] == 90 * 60
     assert counts[0, 200, 0] == 360 * 240 and counts[60, 66, 72] > 80_000
     assert (60, 0, 0) not in counts
+
+
+def test_a_trial_keeps_pictures_with_outlines(tmp_path):
+    """The pictures that a trial keeps are those of its worst test cases, with the true outline drawn in."""
+    import miniatures
+    import run
+
+    data = miniatures.make_miniature("ddti", tmp_path / "ddti")
+    line = [
+        "--task",
+        "ddti",
+        "--model",
+        "tiny",
+        "--data",
+        str(data),
+        "--trials",
+        "1",
+        "--epochs",
+        "1",
+        "--bf16",
+        "false",
+    ]
+    assert run.main([*line, "--image_size", "32", "--no-draw", "--output", str(tmp_path / "out")]) == 0
+    (results,) = all_results(tmp_path / "out")
+    (trial,) = results.trials
+    cases = trial.cases()
+    test = cases[cases["part"] == "test"].sort_values("dice", kind="stable")
+    assert test["picture"].tolist() == [f"pictures/{rank:02}.png" for rank in range(len(test))]
+    assert cases.loc[cases["part"] != "test", "picture"].isna().all()
+    for place in test["picture"]:
+        with Image.open(trial.folder / place) as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert max(pixels.shape[:2]) <= 720 and pixels.shape[1] <= 360
+        image = pixels[: round(0.6 * len(pixels))]  # above the legend
+        assert ((image[..., 2] - image[..., 0]) > 60).sum() > 20, "no true outline"
 
 
 def test_reliability_bars_end_at_the_accuracy():

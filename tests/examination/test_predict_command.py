@@ -254,7 +254,7 @@ def test_a_run_that_was_stopped_leaves_whole_results_and_a_second_one_goes_on(tm
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background of a shell ignore it
     )
     end = time.monotonic() + 120
-    while not list(output.glob("files/*/result.json")) and time.monotonic() < end and process.poll() is None:
+    while not list(output.glob("files/[!.]*/result.json")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(way)
     _, stderr = process.communicate(timeout=60)
