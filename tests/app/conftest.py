@@ -40,7 +40,7 @@ def samples(tmp_path_factory):
     return files
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its networks are others meanwhile: no other file of the same process may see that
 def analyser(checkpoints):
     """All tasks at once, anatomy by the checkpoint that ships; segmentation and detection measure the bright pixels."""
     from echocare_hf import EchoCareForObjectDetection, EchoCareForSemanticSegmentation
@@ -54,7 +54,7 @@ def analyser(checkpoints):
         yield Analyser(load_with_anatomy([str(folder) for folder in checkpoints.values()]), Limits(8, 60))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(analyser, samples):
     """A served page with one example, and its address."""
     pytest.importorskip("gradio", reason="Gradio (echocare-hf[demo]) is not installed")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from echocare_hf import finetuning
-from echocare_hf.finetuning import FinetuneArguments, TaskTrainer, callbacks, head_start, open_job, train
+from echocare_hf.finetuning import FinetuneArguments, TaskTrainer, callbacks, fitting, head_start, open_job, train
 from echocare_hf.finetuning.memory import memory_advice
 from echocare_hf.finetuning.work_folder import last_checkpoint
 
@@ -217,15 +217,15 @@ def test_advice_after_the_first_epoch_starts_anew(command, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [(head_start, "_features"), (TaskTrainer, "_predictions"), (finetune, "train")]
+    ("place", "name"), [(head_start, "_features"), (TaskTrainer, "_predictions"), (fitting, "train")]
 )
 def test_lack_of_memory_is_told_wherever_it_comes(place, name, command, tmp_path, monkeypatch, capsys):
     def out_of_memory(*args, **kwargs):
         raise MemoryError
 
-    if place is finetune:  # the evaluation after training
+    if place is fitting:  # the evaluation after training
         monkeypatch.setattr(
-            finetune, "train", lambda trainer, last: monkeypatch.setattr(TaskTrainer, "_predictions", out_of_memory)
+            fitting, "train", lambda trainer, last: monkeypatch.setattr(TaskTrainer, "_predictions", out_of_memory)
         )
     else:
         monkeypatch.setattr(place, name, out_of_memory)
