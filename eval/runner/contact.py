@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 
 from echocare_hf.data.labelled.pixels import read_source
 from echocare_hf.drawing_canvas import Canvas
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import text_font
 
 from .headlines import lower_is_better
 from .plots import COUNT
 from .plots_results import TaskResults, class_names
-from .plots_sheet import noted_sheet
 from .store import Trial
 
 TILE = 360  # pixels
@@ -64,7 +64,7 @@ def worst_sheet(
             text += f"\ndrawn: seed {trials[drawn].seed}, {of_trials[drawn]:.3f}"
         captions.append(f"{case}\n{text}")
     of_many = f", mean of {len(trials)} trials" if len(trials) > 1 else ""
-    return noted_sheet(
+    return contact_sheet(
         tiles,
         captions,
         title=f"{results.key}, {model}: worst cases of the test part",

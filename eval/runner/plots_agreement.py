@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from echocare_hf.drawing_canvas import lighter
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import INK, SOFT, VERMILLION, Colour
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -17,7 +18,6 @@ from eval.statistics import bland_altman
 
 from .plots_chart import Axis, Chart, axis_of
 from .plots_results import TaskResults, median_trial, unit_of
-from .plots_sheet import noted_sheet
 
 Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Predictions and targets of the test cases that have both."""
@@ -42,7 +42,7 @@ def agreement_sheet(results: TaskResults) -> Image.Image | None:
             sections.append(f"{target}{unit}")
     if not panels:
         return None
-    return noted_sheet(
+    return contact_sheet(
         panels,
         captions,
         sections=sections,

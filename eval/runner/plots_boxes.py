@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from echocare_hf.drawing_canvas import lighter
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import INK, Colour
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -18,7 +19,6 @@ from eval.statistics import box_plot, spread, two_sample_t_test
 from .headlines import direction
 from .plots_chart import SIZE, WAYS, Chart, axis_of, names_axis
 from .plots_results import TaskResults, value_of
-from .plots_sheet import noted_sheet
 
 PANELS = 12  # metrics a sheet
 PARAMETERS = re.compile(r"tolerance_|cutoff_|observers_|.*_before$")
@@ -42,7 +42,7 @@ def boxes_sheets(results: TaskResults, headlines: Sequence[str] = ()) -> list[Im
             for metric, others in list(ordered.items())[first : first + PANELS]
         ]
         sheets.append(
-            noted_sheet(
+            contact_sheet(
                 [panel for panel, _ in panels],
                 [caption for _, caption in panels],
                 title=f"{results.key}: test part, every trial",

@@ -6,12 +6,12 @@ from typing import Any
 from PIL import Image
 
 from echocare_hf.drawing_canvas import lighter
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import FAINT, SOFT, Colour
 
 from .calibration import BINS, calibrate
 from .plots_chart import Chart, Entry, unit_axis
 from .plots_results import TaskResults, class_names, median_trial
-from .plots_sheet import noted_sheet
 
 _SIZE = (460, 440)
 _HISTOGRAM = 0.18  # of the height, for the fullest bin
@@ -46,7 +46,7 @@ def reliability_sheet(results: TaskResults) -> Image.Image | None:
             sections.append(f"{name}{of_many}")
     if not panels:
         return None
-    return noted_sheet(
+    return contact_sheet(
         panels,
         captions,
         sections=sections,

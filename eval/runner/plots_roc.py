@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from echocare_hf.drawing_canvas import lighter
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import SOFT, Colour
 from echocare_hf.metrics.roc import auc_with_interval, sensitivity_specificity, youden_cutoff
 
 from .case_metrics import scores_and_labels
 from .plots_chart import Chart, Entry, unit_axis
 from .plots_results import TaskResults, class_names, median_trial
-from .plots_sheet import noted_sheet
 
 _SIZE = (560, 540)
 
@@ -62,7 +62,7 @@ def roc_sheet(results: TaskResults) -> Image.Image | None:
             panels.append(panel)
     if not panels:
         return None
-    return noted_sheet(
+    return contact_sheet(
         panels,
         ["" for _ in panels],
         title=f"{results.key}: receiver operating characteristic, test part",

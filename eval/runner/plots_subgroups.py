@@ -7,12 +7,12 @@ import pandas as pd
 from PIL import Image
 
 from echocare_hf.drawing_canvas import lighter
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import SOFT, Colour, shorten
 
 from .case_metrics import headline_case_metric
 from .plots_chart import TEXT, Chart, axis_of, names_axis
 from .plots_results import TaskResults
-from .plots_sheet import noted_sheet
 from .subgroups import ATTRIBUTES, SMALL, by_subgroup
 
 _WIDTH, _ROW = 640, 30
@@ -53,7 +53,7 @@ def forest_sheet(tables: Mapping[str, pd.DataFrame], colours: Mapping[str, Colou
             sections.append(name)
     if not panels:
         return None
-    return noted_sheet(
+    return contact_sheet(
         panels,
         captions,
         sections=sections,

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from echocare_hf.drawing_style import ACCENT, CARD, FRAME, GROUND, INK, SOFT, shorten, text_font, wrap
 
 _MARGIN, _GAP, _PADDING = 28, 18, 12
-_WIDEST, _MOST_COLUMNS, _CAPTION_LINES = 2200, 4, 3
+_WIDEST, _MOST_COLUMNS, _CAPTION_LINES, _NOTE_LINES = 2200, 4, 3, 12
 
 
 def contact_sheet(
@@ -27,8 +27,8 @@ def contact_sheet(
         tiles: pictures of any size, shown as they are, on cards of one size.
         captions: a text for each; its first line stands out, and at most three lines fit.
         title: heading of the sheet.
-        subtitle (optional): one line below it.
-        footer (optional): one line at the foot.
+        subtitle (optional): below it, in as many lines as the sheet's width asks for, up to twelve, as the title and the footer.
+        footer (optional): at the foot.
         sections (optional): for each tile the heading it stands under, e.g. `["Best", "Best", "Worst"]`.
         columns (optional): cards side by side; by default as many as fit into about 2,200 pixels, four at most.
 
@@ -57,8 +57,12 @@ def contact_sheet(
     text_size = max(15, round(inner / 26))
     line = round(1.4 * text_size)
     lines = [wrap(caption, text_size, inner, _CAPTION_LINES) for caption in captions]
-    titles = wrap(title, 34, width - 2 * _MARGIN, 2)
-    top = 24 + 44 * len(titles) + (34 if subtitle else 0) + 14
+    titles, subtitles, notes = (
+        wrap(words, size, width - 2 * _MARGIN, _NOTE_LINES) if words else []
+        for words, size in ((title, 34), (subtitle, 20), (footer, 18))
+    )
+    below_title = 24 + 44 * len(titles)
+    top = below_title + (34 + 27 * (len(subtitles) - 1) if subtitles else 0) + 14
 
     # Lay out first: rows of cards, each as high as its highest.
     heights = [
@@ -75,14 +79,13 @@ def contact_sheet(
             row = heights[start : start + min(columns, count - first)]
             places += [(_MARGIN + column * (card_width + _GAP), top, max(row)) for column in range(len(row))]
             top += max(row) + _GAP
-    sheet = Image.new("RGB", (width, top + (46 if footer else 10)), GROUND)
+    sheet = Image.new("RGB", (width, top + (46 + 24 * (len(notes) - 1) if notes else 10)), GROUND)
 
     draw = ImageDraw.Draw(sheet)
     for number, text in enumerate(titles):
         draw.text((_MARGIN, 24 + 44 * number), text, INK, text_font(34))
-    if subtitle:
-        below = 24 + 44 * len(titles)
-        draw.text((_MARGIN + 1, below + 2), shorten(subtitle, 20, width - 2 * _MARGIN), SOFT, text_font(20))
+    for number, text in enumerate(subtitles):
+        draw.text((_MARGIN + 1, below_title + 2 + 27 * number), text, SOFT, text_font(20))
     for heading_top, heading in heading_places:
         draw.text((_MARGIN + 1, heading_top + 4), shorten(heading, 23, width - 2 * _MARGIN), ACCENT, text_font(23))
     for tile, text_lines, (left, card_top, height) in zip(tiles, lines, places, strict=True):
@@ -92,8 +95,8 @@ def contact_sheet(
         for number, text in enumerate(text_lines):
             place = (left + _PADDING, below + number * line)
             draw.text(place, text, SOFT if number else INK, text_font(text_size))
-    if footer:
-        draw.text((_MARGIN + 1, top + 4), shorten(footer, 18, width - 2 * _MARGIN), SOFT, text_font(18))
+    for number, text in enumerate(notes):
+        draw.text((_MARGIN + 1, top + 4 + 24 * number), text, SOFT, text_font(18))
     return sheet
 
 

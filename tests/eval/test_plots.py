@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as oracle_roc
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "eval"))
+from echocare_hf.drawing_sheet import contact_sheet
 from runner import contact, plots, plots_agreement, plots_boxes, plots_curves, plots_reliability, plots_roc
 from runner.plots_chart import Axis, Chart, Entry, axis_of, names_axis, unit_axis
 from runner.plots_results import all_results, median_trial
-from runner.plots_sheet import noted_sheet
 
 MODELS = {
     "echocare-tiny": ("echocare", 1.6),
@@ -228,9 +228,9 @@ def test_no_panel_for_parameters_and_duplicates(tmp_path):
 def test_notes_of_a_narrow_sheet_are_wrapped():
     """As long a text takes more lines, and as little of it is lost as on a wide sheet."""
     tile, note = Image.new("RGB", (240, 60), (200, 0, 0)), "some words that say what is drawn here " * 5
-    plain = noted_sheet([tile], ["a"], title="title")
-    noted = noted_sheet([tile], ["a"], title="title", subtitle=note, footer=note)
-    wide = noted_sheet([tile.resize((1800, 60))], ["a"], title="title", subtitle=note)
+    plain = contact_sheet([tile], ["a"], title="title")
+    noted = contact_sheet([tile], ["a"], title="title", subtitle=note, footer=note)
+    wide = contact_sheet([tile.resize((1800, 60))], ["a"], title="title", subtitle=note)
     assert noted.width == plain.width and noted.height > plain.height + 10 * 24
 
     def ink(sheet):

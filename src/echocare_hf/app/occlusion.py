@@ -15,8 +15,7 @@ from torch import Tensor
 
 from echocare_hf.examination.models import LoadedModel
 from echocare_hf.examination.results import FrameResult
-from echocare_hf.examination.task_findings import class_labels
-from echocare_hf.model.losses_echocare import coherent_anatomy_scores
+from echocare_hf.examination.task_findings import anatomy_scores, class_labels
 
 from .analysis import Check
 
@@ -118,9 +117,7 @@ def _scores_of(model: LoadedModel, label: str) -> Callable[[Tensor], Tensor]:
 
     @torch.inference_mode()
     def anatomy(images: Tensor) -> Tensor:
-        pooled = model.network.echocare(model.normalize(images)).pooler_output
-        logits = model.network.anatomy_classifier(pooled).float()
-        return coherent_anatomy_scores(logits, model.network.anatomy_ancestors)[:, index]
+        return anatomy_scores(model, model.normalize(images))[:, index]
 
     @torch.inference_mode()
     def classes(images: Tensor) -> Tensor:

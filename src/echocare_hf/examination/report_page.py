@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from echocare_hf.reports.draft import FLAG
+from echocare_hf.reports.draft import FLAG, flag_words
 
 from .overlays import quantity_text
 from .page_text import escaped, jpeg_data
@@ -60,11 +60,11 @@ def draft_section(record: Record, output: Path) -> str:
         said = "".join(_sentence(each, report) for each in group)
         rows.append(f'<div class="said"><div><div class="shots">{shots}</div>{note}</div><div>{said}</div></div>')
     flags = [
-        f"{FLAG} Not in the text, though the images say {report['findings'][name]:.0%}: {name}"
+        f"{FLAG} {flag_words('omitted', finding=name, probability=report['findings'][name])}"
         for name in report["omitted"]
     ]
     if not report["is_checked"]:
-        flags.append("The text was not checked against findings.")
+        flags.append(flag_words("unchecked"))
     flags += [f"{FLAG} {warning}" for warning in report["warnings"]]
     said = "".join(f'<div class="warn">{escaped(line)}</div>' for line in flags)
     return (
@@ -108,8 +108,7 @@ def _sentence(sentence: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         meter = f'<meter min="0" max="1" value="{share:.3f}" title="confidence"></meter><span>{share:.2f}</span>'
     notes = [("soft", f"measured: {_quantity(report['measurements'][place])}") for place in sentence["measurements"]]
     for found in sentence["contradictions"]:
-        said = f"says that {found['finding']} is {found['said']}, the images say {found['probability']:.0%}"
-        notes.append(("warn", f"{FLAG} {said}"))
+        notes.append(("warn", f"{FLAG} {flag_words(found['said'], **found)}"))
     if sentence["unsupported_numbers"]:
         notes.append(("warn", f"{FLAG} no measurement supports: {', '.join(sentence['unsupported_numbers'])}"))
     lines = "".join(f'<div class="{kind}" lang="en">{escaped(text)}</div>' for kind, text in notes)

@@ -93,11 +93,15 @@ def unit_of(unit: str | None) -> str:
 
 def anatomy(model: LoadedModel, inputs: Tensor, regions: Sequence[Region], threshold: float) -> list[Findings]:
     """The nodes of the checkpoint's own tree: those on likely paths, from the region down, best path first, then others by score."""
+    tree = model.config.anatomy_tree or {}
+    return [{"anatomy": _anatomy_labels(row, tree, threshold)} for row in anatomy_scores(model, inputs).tolist()]
+
+
+def anatomy_scores(model: LoadedModel, inputs: Tensor) -> Tensor:
+    """Scores of all nodes of the checkpoint's own tree, 0 to 1, `(batch, nodes)`; no node is above its parent."""
     pooled = model.network.echocare(inputs).pooler_output
     logits = model.network.anatomy_classifier(pooled).float()
-    scores = coherent_anatomy_scores(logits, model.network.anatomy_ancestors)
-    tree = model.config.anatomy_tree or {}
-    return [{"anatomy": _anatomy_labels(row, tree, threshold)} for row in scores.tolist()]
+    return coherent_anatomy_scores(logits, model.network.anatomy_ancestors)
 
 
 def _anatomy_labels(scores: list[float], tree: dict[str, list], threshold: float) -> tuple[Label, ...]:

@@ -25,6 +25,17 @@ _WORDS = {
 FLAG = "⚠"
 
 
+def flag_words(kind: str, language: str = "en", **values: Any) -> str:
+    """What a flag says, in English where the language has no words of its own.
+
+    Args:
+        kind: "present" or "absent" (what a sentence says of a finding), "omitted", "unchecked", "frames".
+        language: of the report, "en", "zh", ...
+        values: `finding` and `probability`, 0 to 1; or `frames`.
+    """
+    return _WORDS.get(language.split("-")[0], _WORDS["en"])[kind].format(**values)
+
+
 @dataclass(frozen=True)
 class Contradiction:
     """A sentence says one thing of a finding, the findings head another.
@@ -103,21 +114,21 @@ class DraftReport:
 
     def to_text(self) -> str:
         """Plain text: the notice, then a sentence a line with its confidence, and below it what contradicts it."""
-        words = _WORDS.get(self.language.split("-")[0], _WORDS["en"])
         lines = [self.notice, ""]
         for sentence in self.sentences:
             shown = "[  - ]" if sentence.confidence is None else f"[{sentence.confidence:.2f}]"
             frames = ", ".join(str(frame + 1) for frame in sentence.frames)
-            supported = f" ({words['frames'].format(frames=frames)})" if frames else ""
+            supported = f" ({flag_words('frames', self.language, frames=frames)})" if frames else ""
             lines.append(f"{shown} {sentence.text}{supported}")
             lines += [
-                f"       {FLAG} {words[found.said].format(**asdict(found))}" for found in sentence.contradictions
+                f"       {FLAG} {flag_words(found.said, self.language, **asdict(found))}"
+                for found in sentence.contradictions
             ]
         lines += [
-            f"{FLAG} {words['omitted'].format(finding=name, probability=self.probabilities[name])}"
+            f"{FLAG} {flag_words('omitted', self.language, finding=name, probability=self.probabilities[name])}"
             for name in self.omitted
         ]
-        return "\n".join(lines if self.is_checked else [*lines, "", words["unchecked"]])
+        return "\n".join(lines if self.is_checked else [*lines, "", flag_words("unchecked", self.language)])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -145,4 +156,4 @@ class DraftReport:
         }
 
 
-__all__ = ["FLAG", "Contradiction", "DraftReport", "DraftSentence"]
+__all__ = ["FLAG", "Contradiction", "DraftReport", "DraftSentence", "flag_words"]
