@@ -14,7 +14,6 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from eval.statistics import Bootstrap, bootstrap, compare_models, holm, paired_bootstrap
 
 from .case_metrics import case_statistic, one_row_a_value
-from .headlines import lower_is_better
 from .store import Trial
 from .subgroups import group_names
 
@@ -55,7 +54,7 @@ def compare_trials(trials: Mapping[str, Sequence[Trial]], metric: str) -> tuple[
         elif None in (*sides[first], *sides[other]):
             problems.append(f"{metric} of {first} or {other} is not defined in every trial")
         else:
-            (found[other],) = compare_models(sides, first, lower_is_better(metric))
+            (found[other],) = compare_models(sides, first)
             seeds[other] = len(common)
     corrected = [holm([getattr(one, test).p for one in found.values()]) for test in ("t_test", "wilcoxon")]
     rows = [

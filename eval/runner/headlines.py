@@ -39,10 +39,6 @@ class Headline:
     paper: float | None = None
     name: str = ""
 
-    @property
-    def lower_is_better(self) -> bool:
-        return lower_is_better(self.metric)
-
 
 def lower_is_better(metric: str) -> bool:
     """Whether less of a metric is better."""

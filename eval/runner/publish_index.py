@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard
 from echocare_hf.files import written_beside
 from echocare_hf.finetuning import TASKS
 
-from .headlines import lower_is_better
+from .headlines import direction
 
 SOURCE = "eval/run.py"
 """Marks the entries that this command wrote: they alone are replaced."""
@@ -85,7 +85,7 @@ def results_of(key: str, entry: Mapping[str, Any], slug: str) -> list[EvalResult
                     "standard_deviation": None if deviation is None else round(deviation, 5),
                     "trials": trials,
                     "seeds": contender["seeds"],
-                    "lower_is_better": lower_is_better(head["metric"]),
+                    "direction": direction(head["metric"]),
                 },
             )
         )

@@ -15,7 +15,7 @@ from eval.statistics import adaptation_steps, spread
 from .calibration import calibrate
 from .case_metrics import headline_case_metric, values_by_case
 from .comparisons import case_metric, compare_cases, compare_trials
-from .headlines import Headline, lower_is_better
+from .headlines import Headline, direction, lower_is_better
 from .store import Trial
 from .subgroups import by_subgroup
 from .subjects import Subject
@@ -56,7 +56,7 @@ def summarize(subject: Subject, trials: Sequence[Trial]) -> dict[str, Any]:
         "remarks": [*subject.remarks, *_other_recipes(by_slug, names)],
         "paper": dict(subject.paper),
         "headlines": [
-            {"metric": head.metric, "paper": head.paper, "name": head.name, "lower_is_better": head.lower_is_better}
+            {"metric": head.metric, "paper": head.paper, "name": head.name, "direction": direction(head.metric)}
             for head in headlines
         ],
         "contenders": contenders,
