@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -159,3 +160,42 @@ def test_the_encoder_joins_in_when_a_share_of_the_schedule_is_done(arguments, sh
     assert encoder in states[0] and len(states) == 5
     assert [not torch.equal(one[encoder], other[encoder]) for one, other in pairwise(states)] == expected
     assert all(not torch.equal(one[head], other[head]) for one, other in pairwise(states))
+
+
+def test_clips_start_from_a_ridge_regression_of_the_mean_frame(arguments, tmp_path, monkeypatch):
+    """Of clips of two and three frames: the whole model, transformer and all, says what scikit-learn says of the mean features."""
+    monkeypatch.setattr(module, "STRENGTHS", (1e-1,))
+    folder = tmp_path / "clips"
+    random = np.random.default_rng(3)
+    rows = []
+    for clip in range(10):
+        for frame in range(2 + clip % 2):
+            pixels = np.zeros((32, 32), np.uint8)
+            pixels[4 : 8 + clip, 4 : 10 + frame] = random.integers(100, 255)
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / "images" / f"{clip}_{frame}.png")
+            rows.append(f"images/{clip}_{frame}.png,clip{clip},{frame},{clip * 1.5}")
+    (folder / "metadata.csv").write_text("file_name,sequence,frame,size_mm\n" + "\n".join(rows) + "\n")
+    job = open_job("video", replace(arguments, data=str(folder), target=["size_mm"], min_frames=2))
+    model = job.model()
+    start = start_head(job, model)
+    assert start is not None
+    means = {}
+    for part in ("train", "validation"):
+        data = job.sets[part]
+        clips = [data.task.example(data.item(row), None)["pixel_values"] for row in range(len(data))]
+        with torch.inference_mode():
+            means[part] = np.stack(
+                [module.pooled_features(model.echocare.eval(), clip)[0].mean(0).double().numpy() for clip in clips]
+            )
+    values = np.array([sample.targets["size_mm"] for sample in job.parts["train"]])
+    oracle = make_pipeline(StandardScaler(), Ridge(alpha=10.0))
+    oracle.fit(means["train"], (values - values.mean()) / values.std())
+    expected = oracle.predict(means["validation"]) * values.std() + values.mean()
+    data = job.sets["validation"]
+    batch = data.task.collate([data.task.example(data.item(row), None) for row in range(len(data))])
+    with torch.inference_mode():
+        found = model.eval()(**batch).logits[:, 0]
+    torch.testing.assert_close(found, torch.from_numpy(expected).float(), rtol=1e-3, atol=1e-3)
+    truth = np.array([sample.targets["size_mm"] for sample in job.parts["validation"]])
+    assert start.metric == pytest.approx(np.abs(expected - truth).mean() / values.std(), rel=0.3)

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.modeling_outputs import ImageClassifierOutput
+from torch.nn import functional as F
 
 from echocare_hf.model.label_losses_echocare import label_logits
-from echocare_hf.model.pooling_echocare import pooled_features
+from echocare_hf.model.pooling_echocare import EchoCareFeatureNorm, pooled_features
+from echocare_hf.model.video_echocare import EchoCareVideoClassifierOutput, check_clips
 
 from .job import Job
 from .memory import memory_advice
@@ -53,12 +54,68 @@ class HeadStart:
         return better
 
 
+@dataclass(frozen=True)
+class LinearPath:
+    """What is a linear model of pooled features inside a head.
+
+    Attributes:
+        norm: scales the features; None where the head takes them as they are.
+        layer: its weights are the linear model's.
+        bias: the linear model's constants.
+        scale: what the head multiplies the answer of `layer` by.
+        silent: layers whose answer is added to that of `layer`, and shall be nothing at first.
+    """
+
+    norm: EchoCareFeatureNorm | None
+    layer: nn.Linear
+    bias: Tensor
+    scale: float = 1.0
+    silent: tuple[nn.Linear, ...] = ()
+
+    @classmethod
+    def of(cls, model: Any) -> "LinearPath | None":
+        """That of a model for images or clips; None for heads that have no such path."""
+        head = getattr(model, "video_head", None)
+        if head is not None:
+            layer = head.frame_classifier
+            return cls(head.feature_norm, layer, head.classifier.bias, layer.in_features**-0.5, (head.classifier,))
+        layer = getattr(model, "classifier", None)
+        if isinstance(layer, nn.Linear) and hasattr(model, "classifier_norm"):
+            return cls(model.classifier_norm, layer, layer.bias)
+        return None
+
+    @torch.no_grad()
+    def set(self, weight: Array, bias: Array, mean: Array, deviation: Array) -> None:
+        """Makes it a linear model of features minus `mean`, over `deviation`; without a norm the scaling goes into the weights."""
+        if self.norm is None:
+            weight = weight / deviation
+            bias = bias - weight @ mean
+        else:
+            self.norm.running_mean.copy_(torch.from_numpy(mean))
+            self.norm.running_variance.copy_(torch.from_numpy(deviation**2))
+            self.norm.num_batches.fill_(SETTLED)
+        for layer in self.silent:
+            nn.init.zeros_(layer.weight)
+        self.layer.weight.copy_(torch.from_numpy(weight / self.scale))
+        self.bias.copy_(torch.from_numpy(bias))
+
+    @torch.inference_mode()
+    def answer(self, features: Array) -> Tensor:
+        """(images, features) to (images, outputs)."""
+        values: Tensor = torch.from_numpy(features).float()
+        if self.norm is not None:
+            training = self.norm.training
+            values = self.norm.eval()(values)
+            self.norm.train(training)
+        return F.linear(values, self.layer.weight) * self.scale + self.bias
+
+
 def start_head(job: Job, model: Any) -> HeadStart | None:
     """Gives the model a head that knows what the encoder's features tell, where that is wanted and can be done.
 
     Args:
         job: with a trained checkpoint and `head_start` among its arguments.
-        model: `EchoCareForImageClassification`; the heads of other tasks are no linear layers on pooled features and stay as they are.
+        model: for images or clips; the heads of other tasks hold no linear model of pooled features and stay as they are.
 
     Returns:
         The start, or None where nothing was changed.
@@ -66,11 +123,11 @@ def start_head(job: Job, model: Any) -> HeadStart | None:
     Raises:
         ValueError: out of memory, with what to try.
     """
-    linear = isinstance(getattr(model, "classifier", None), nn.Linear) and hasattr(model, "classifier_norm")
-    if job.checkpoint is None or not job.arguments.head_start or not linear:
+    path = LinearPath.of(model)
+    if job.checkpoint is None or not job.arguments.head_start or path is None:
         return None
     with memory_advice(job.task, job.arguments):
-        metric = fit_head(job, model)
+        metric = fit_head(job, model, path)
     print(
         f"the head starts from a linear model of the features: validation {job.task.best_metric} {metric:.3f}",
         flush=True,
@@ -78,12 +135,13 @@ def start_head(job: Job, model: Any) -> HeadStart | None:
     return HeadStart.of(model, metric)
 
 
-def fit_head(job: Job, model: Any) -> float:
-    """Fits the last layer to the features that the encoder has now.
+def fit_head(job: Job, model: Any, path: LinearPath) -> float:
+    """Fits the linear model in a head to the features that the encoder has now: of a clip, the mean of its frames'.
 
     Args:
-        job: a classification or regression.
-        model: `EchoCareForImageClassification`; its `classifier` and the statistics of its norm are set.
+        job: a classification or regression of images or clips.
+        model: its encoder makes the features.
+        path: of the model, is set.
 
     Returns:
         The task's deciding metric on the validation part.
@@ -96,38 +154,47 @@ def fit_head(job: Job, model: Any) -> float:
     best: tuple[float, Array, Array] | None = None
     for strength in STRENGTHS:
         weight, bias = fit(scaled, strength)
-        _set_head(model, weight, bias, mean, deviation)
-        value = _measure(job, model, features["validation"])
+        path.set(weight, bias, mean, deviation)
+        value = _measure(job, path, features["validation"])
         better = best is None or (value > best[0] if job.task.greater_is_better else value < best[0])
         if better or (best is not None and np.isnan(best[0])):
             best = value, weight, bias
     assert best is not None
-    _set_head(model, best[1], best[2], mean, deviation)
+    path.set(best[1], best[2], mean, deviation)
     return best[0]
 
 
 @torch.inference_mode()
 def _features(job: Job, model: Any, part: str) -> Array:
-    """Pooled features of all images of a part, as they are: (images, features)."""
+    """Pooled features of all images or clips of a part, as they are: (images, features)."""
     data = job.sets[part]
     size = min(BATCH, 2 * job.arguments.batch_size)
     training = model.training
     model.eval()
     found = []
     for start in range(0, len(data), size):
-        images = [
-            data.task.example(data.item(row), None)["pixel_values"]
-            for row in range(start, min(start + size, len(data)))
-        ]
-        found.append(pooled_features(model.echocare, torch.stack(images))[0].double())
+        rows = range(start, min(start + size, len(data)))
+        batch = data.task.collate([data.task.example(data.item(row), None) for row in rows])
+        found.append(_pooled(model, batch).double())
     model.train(training)
     return torch.cat(found).numpy()
+
+
+def _pooled(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """(images, features) of a batch of images or clips."""
+    pixels = batch["pixel_values"]
+    if pixels.ndim == 4:
+        return pooled_features(model.echocare, pixels)[0]
+    clips, mask = check_clips(pixels, batch.get("frame_mask"))
+    counts = mask.sum(1)
+    features = pooled_features(model.echocare, clips[mask])[0].split(counts.tolist())
+    return torch.stack([frames.mean(0) for frames in features])
 
 
 def _labels(job: Job) -> Array:
     """(images, columns) of the training part: a class, findings, or measured values."""
     data = job.sets["train"]
-    labels = torch.stack([data.task.labels(data.item(row))["labels"] for row in range(len(data))])
+    labels = torch.stack([data.item(row)["label"] for row in range(len(data))])
     return labels.double().reshape(len(data), -1).numpy()
 
 
@@ -193,36 +260,13 @@ def _ridge(features: Array, targets: Array, strength: float) -> tuple[Array, Arr
     return weights, biases
 
 
-@torch.no_grad()
-def _set_head(model: Any, weight: Array, bias: Array, mean: Array, deviation: Array) -> None:
-    """Puts a linear model of scaled features into the head; without a norm, the scaling goes into the weights."""
-    norm = model.classifier_norm
-    if norm is None:
-        weight = weight / deviation
-        bias = bias - weight @ mean
-    else:
-        norm.running_mean.copy_(torch.from_numpy(mean))
-        norm.running_variance.copy_(torch.from_numpy(deviation**2))
-        norm.num_batches.fill_(SETTLED)
-    model.classifier.weight.copy_(torch.from_numpy(weight))
-    model.classifier.bias.copy_(torch.from_numpy(bias))
-
-
-@torch.inference_mode()
-def _measure(job: Job, model: Any, features: Array) -> float:
+def _measure(job: Job, path: LinearPath, features: Array) -> float:
     """The deciding metric of the head on features of the validation part."""
-    values: Tensor = torch.from_numpy(features).float()
-    if model.classifier_norm is not None:
-        training = model.classifier_norm.training
-        values = model.classifier_norm.eval()(values)
-        model.classifier_norm.train(training)
-    logits = label_logits(model.classifier(values), job.config)
+    outputs = EchoCareVideoClassifierOutput(logits=label_logits(path.answer(features), job.config))
     samples = job.parts["validation"]
     data = job.sets["validation"]
-    predictions = job.task.predict(
-        ImageClassifierOutput(logits=logits), samples, [data.item(row) for row in range(len(data))]
-    )
+    predictions = job.task.predict(outputs, samples, [data.item(row) for row in range(len(data))])
     return float(job.task.metrics(predictions, samples, last=False)[job.task.best_metric])
 
 
-__all__ = ["HeadStart", "fit_head", "start_head"]
+__all__ = ["HeadStart", "LinearPath", "fit_head", "start_head"]

@@ -127,6 +127,9 @@ class EchoCareTemporalLayer(GradientCheckpointingLayer):
 class EchoCareVideoHead(nn.Module):
     """From the pooled features of a clip's frames to one answer: time encoding, transformer, attention pooling, linear layers.
 
+    A linear layer on the frames' features themselves is added to what the transformer says. Without training it adds nothing and all
+    frames weigh the same; fine-tuning from a trained encoder starts it as a linear model of the features.
+
     A clip is a set of frames with their times: the order in which the frames are handed over does not matter.
     """
 
@@ -141,8 +144,11 @@ class EchoCareVideoHead(nn.Module):
         self.layers = nn.ModuleList(EchoCareTemporalLayer(config) for _ in range(config.temporal_num_layers))
         self.layernorm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.relevance = nn.Linear(channels, 1, bias=False)
+        self.relevance.initializer_std = 0.0  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(channels, last_layer_size(config))
+        self.frame_classifier = nn.Linear(features, last_layer_size(config), bias=False)
+        self.frame_classifier.initializer_std = 0.0  # type: ignore[assignment]
         is_regression = problem_type_of(config) == "regression"
         self.spread = nn.Linear(channels, last_layer_size(config)) if is_regression else None
 
@@ -171,9 +177,11 @@ class EchoCareVideoHead(nn.Module):
 
         scores = at_least_float32(self.relevance(hidden).squeeze(-1))
         frame_weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)  # (batch, frames)
-        pooled = (frame_weights[..., None].to(hidden.dtype) * hidden).sum(1)  # (batch, channels)
-        pooled = self.dropout(pooled)
-        logits = label_logits(self.classifier(pooled), self.config)
+        shares = frame_weights[..., None].to(hidden.dtype)
+        pooled = self.dropout((shares * hidden).sum(1))  # (batch, channels)
+        # Scaled, since Adam moves every weight by the same: the sum of a thousand of them would leap.
+        linear = self.frame_classifier((shares * features).sum(1)) * features.shape[-1] ** -0.5
+        logits = label_logits(self.classifier(pooled) + linear, self.config)
         if self.spread is None:
             return logits, None, frame_weights
         spread = F.softplus(at_least_float32(self.spread(pooled))) + MINIMUM_SPREAD
