@@ -57,7 +57,7 @@ ROWS = {
     "segmentation_busi": Row(
         "segmentation",
         "breast_busi",
-        3,
+        10,
         ("unet", "basic_unet"),
         ("dice", "nsd"),
         scratch=("--learning_rate", "4e-3"),
@@ -65,7 +65,7 @@ ROWS = {
     "segmentation_usgra": Row(
         "segmentation",
         "nerve_vessel_usgra",
-        3,
+        6,
         ("unet", "basic_unet"),
         ("dice", "nsd"),
         scratch=("--learning_rate", "4e-3"),
@@ -95,7 +95,7 @@ ROWS = {
         scratch=("--learning_rate", "3e-3"),
     ),
     "detection_hc18": Row(
-        "detection", "fetal_head_hc18", 3, ("mask_ellipse",), ("ap50", "ap75", "circumference_mae_mm")
+        "detection", "fetal_head_hc18", 6, ("mask_ellipse",), ("ap50", "ap75", "circumference_mae_mm")
     ),
     "keypoints_hc18": Row(
         "keypoints", "fetal_head_hc18", 3, ("regression",), ("mre_mm", "sdr_2mm", "sdr_4mm", "sdr_10mm")

@@ -4,7 +4,7 @@
     python eval/speed/near_copies.py recall --data DATA                           # 20,000 hashes of real images and altered ones
 
 Synthetic hashes are random, and a tenth of them are copies of others with up to three bits turned; each image has two, as in a corpus.
-Sizes take turns; figures are medians.
+Sizes take turns; figures are medians of processor time, one thread.
 `whole step` is what curation does: the pairs by either hash, the choice of what is kept, and the connected components for the split.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
-from timing import interleaved
+from stream import processor_seconds
 
 from echocare_hf.curation.near_duplicates import components, keep_apart, near_hashes, near_images
 from echocare_hf.data.labelled.fingerprint import NEAR_DISTANCE, near_pairs, perceptual_hash
@@ -52,7 +52,7 @@ def run_times(sizes: tuple[int, ...], repeats: int, plot: Path | None) -> None:
     made = {size: synthetic(size, size) for size in sizes}
     cases = {f"pairs {size}": lambda size=size: near_hashes(made[size], NEAR_DISTANCE) for size in sizes}
     cases |= {f"whole {size}": lambda size=size: whole_step(made[size]) for size in sizes}
-    seconds = interleaved(cases, repeats, "near-copies")
+    seconds = processor_seconds(cases, repeats)
     pairs = np.array([seconds[f"pairs {size}"] for size in sizes])
     whole = np.array([seconds[f"whole {size}"] for size in sizes])
     print("| hashes | pairs of one hash, s | whole step, s | microseconds a hash |\n|---|---|---|---|")

@@ -2,18 +2,23 @@
 
 The images of a curated corpus are written out as files, byte for byte. Both sides read them, decode them, and give uint8 arrays (height,
 width, 3), one after another, in one process and thread; they take turns. Both read from the page cache, and time is that of the processor,
-so that neither the disc nor other work on the machine counts.
+so that neither the disc nor other work on the machine counts. With weights an epoch shows other images, some of them several times: it has
+a loop of its own, over the same files as often.
 
     echocare curate breast_busi --output corpus
     python eval/speed/stream.py corpus
     python eval/speed/stream.py corpus --draft 128 --repeats 9
+    python eval/speed/stream.py corpus --colour                 # of images that are made RGB first
 """
 
 import argparse
+import hashlib
+import io
 import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -21,11 +26,12 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pyarrow
+import pyarrow.parquet as parquet
 from PIL import Image, features
-from timing import print_table
 from tqdm import tqdm
 
 from echocare_hf.data import stream
+from echocare_hf.data.streaming.files import ShardAccess, find_shards
 
 
 def pillow_loop(files: list[Path], draft: int | None = None) -> None:
@@ -55,50 +61,81 @@ def main() -> None:
     parser.add_argument(
         "--draft", type=int, default=128, help="side for the rows with draft mode; default: %(default)s"
     )
+    parser.add_argument("--colour", action="store_true", help="make RGB images of all first")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count; default: %(default)s")
     arguments = parser.parse_args()
     if min(arguments.repeats, arguments.draft) < 1:
         parser.error("--repeats and --draft are at least 1")
     pyarrow.set_cpu_count(1)
-    try:
-        encoded = list(stream(arguments.corpus, arguments.split, shuffle=False, image_as="bytes", columns=["image"]))
-    except ValueError as error:
-        parser.error(str(error))
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for number, row in enumerate(encoded):
-            files.append(Path(folder, f"{number:06d}"))
-            files[-1].write_bytes(row["image"])
-        cases: dict[str, Callable[[], object]] = {
-            "plain Pillow loop": lambda: pillow_loop(files),
-            "stream, images only": reader(arguments, columns=["image"]),
-            "stream, all columns": reader(arguments),
-            "stream, all columns, balanced": reader(arguments, weights="balanced"),
-            f"plain Pillow loop, draft {arguments.draft}": lambda: pillow_loop(files, arguments.draft),
-            f"stream, all columns, draft {arguments.draft}": reader(arguments, draft=arguments.draft),
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            corpus = (
+                coloured(arguments.corpus, arguments.split, Path(place, "copy.parquet"))
+                if arguments.colour
+                else arguments.corpus
+            )
+            files = as_files(Path(place, "files"), corpus, arguments.split)
+            drawn = as_files(Path(place, "files"), corpus, arguments.split, weights="balanced")
+        except ValueError as error:
+            parser.error(str(error))
+        draft = arguments.draft
+        pairs = {  # for each case its plain loop, and the options of the stream
+            "images only": (files, None, {"columns": ["image"]}),
+            "all columns": (files, None, {}),
+            "all columns, balanced": (drawn, None, {"weights": "balanced"}),
+            f"all columns, draft mode to {draft}": (files, draft, {"draft": draft}),
         }
-        drawn = {name: len(files) for name in cases} | {
-            "stream, all columns, balanced": len(stream(arguments.corpus, arguments.split, weights="balanced"))
-        }
-        sides = []
+        cases: dict[str, Callable[[], object]] = {}
+        for name, (paths, side, options) in pairs.items():
+            cases[f"loop, {name}"] = lambda paths=paths, side=side: pillow_loop(paths, side)
+            cases[f"stream, {name}"] = reader(corpus, arguments.split, **options)
+        sides, modes = [], Counter()
         for file in files:
             with Image.open(file) as image:
                 sides.append(image.size)
+                modes[image.mode] += 1
         seconds = processor_seconds(cases, arguments.repeats)
     width, height = np.median(sides, axis=0)
     print(
         f"{date.today()}, Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, 1 thread, "
-        f"{platform.machine()}, {arguments.repeats} rounds, medians of processor time; {len(files)} images, "
-        f"median {width:.0f} x {height:.0f}"
+        f"{platform.machine()}, {arguments.repeats} rounds, medians of processor time; {len(files)} images "
+        f"({', '.join(f'{number} {mode}' for mode, number in modes.items())}), median {width:.0f} x {height:.0f}\n"
     )
-    rates = {name: drawn[name] / value for name, value in seconds.items()}
-    print_table("Decoding, one core", rates, "images/s", "plain Pillow loop")
-    plain, drafted = list(rates)[-2:]
-    print(f"\nwith draft mode: {rates[drafted] / rates[plain]:.2f} of the plain loop with draft mode")
+    print("| | plain Pillow loop, images/s | stream, images/s | ratio |\n|---|---|---|---|")
+    for name, (paths, _, _) in pairs.items():
+        loop, streamed = (len(paths) / seconds[f"{who}, {name}"] for who in ("loop", "stream"))
+        print(f"| {name} | {loop:.0f} | {streamed:.0f} | {streamed / loop:.2f} |")
 
 
-def reader(arguments: argparse.Namespace, **options) -> Callable[[], None]:
-    images = stream(arguments.corpus, arguments.split, rank=0, world_size=1, **options)
+def as_files(folder: Path, corpus: str | Path, split: str, **options) -> list[Path]:
+    """What an epoch shows, in its order without shuffling; an image shown twice is one file."""
+    folder.mkdir(exist_ok=True)
+    files = []
+    images = stream(corpus, split, shuffle=False, image_as="bytes", columns=["image"], **options)
+    for row in images:
+        files.append(folder / hashlib.sha256(row["image"]).hexdigest())
+        files[-1].write_bytes(row["image"])
+    return files
+
+
+def coloured(corpus: str, split: str, copy: Path) -> Path:
+    """A copy of a split in one shard, with each image as an RGB JPEG of quality 95."""
+    table = pyarrow.concat_tables(parquet.read_table(shard) for shard in find_shards(corpus, split, ShardAccess()))
+    images = []
+    for row in stream(corpus, split, shuffle=False, image_as="pil", columns=["image"]):
+        buffer = io.BytesIO()
+        row["image"].save(buffer, "JPEG", quality=95)
+        images.append({"bytes": buffer.getvalue(), "path": None})
+    field = table.schema.field("image")
+    place = table.schema.get_field_index("image")
+    parquet.write_table(
+        table.set_column(place, field, pyarrow.array(images, field.type)), copy, row_group_size=128, compression="none"
+    )
+    return copy
+
+
+def reader(corpus: str | Path, split: str, **options) -> Callable[[], None]:
+    images = stream(corpus, split, rank=0, world_size=1, **options)
 
     def run() -> None:
         for _ in images:

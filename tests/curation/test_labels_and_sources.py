@@ -33,6 +33,7 @@ TREE = AnatomyTree.default()
         ("organ", "Livr", "liver", "close"),
         ("folder", "breast_busi", "breast", "contained"),
         ("label", "benign", None, "unmapped"),
+        ("label", "Livr", "liver", "close"),
         ("label", "breast images", None, "unmapped"),  # labels are findings more often than organs: no guessing
         ("organ", "liver and kidney", None, "unmapped"),  # two nodes are none
     ],
@@ -84,6 +85,13 @@ def test_rows_of_a_parquet_shard_become_files_with_facts(tmp_path):
     assert [facts[name].group for name in sorted(facts)] == ["hub/0", "hub/0", "hub/1"]
     assert all(("organ", "liver") in fact.texts for fact in facts.values())
 
+    again = open_source(f"hub={tmp_path}/shard.parquet", tmp_path / "work")
+    others = Drops(tmp_path / "others")
+    _, tables = sort_by_type(discover(again, tmp_path / "work", others), tmp_path / "work", others)
+    assert len(tables) == 1 and not len(
+        others
+    )  # the table made of the rows is no file of the source, so none is dropped
+
 
 def test_the_own_file_names_of_a_shard_do_not_cost_its_facts(tmp_path):
     rows = [
@@ -134,6 +142,7 @@ def test_tfrecords_are_read_without_tensorflow(tmp_path):
     features = {
         "image/encoded": field(1, field(1, image)),
         "organ": field(1, field(1, b"liver")),
+        "image/class/text": field(1, field(1, b"cyst")),
         "spacing": field(2, field(1, struct.pack("<2f", 0.5, 0.25))),
         "age": field(3, field(1, varint(300) + varint(7))),
         "count": field(3, varint(1 << 3) + varint(2**64 - 1)),
@@ -141,6 +150,7 @@ def test_tfrecords_are_read_without_tensorflow(tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(record(features) * 2)
     rows = list(read_tfrecord(tmp_path / "a.tfrecord"))
     expected = {"image/encoded": image, "organ": "liver", "spacing": [0.5, 0.25], "age": [300, 7], "count": -1}
+    expected["label"] = "cyst"
     assert rows == [expected, expected]
     (tmp_path / "cut.tfrecord").write_bytes(record(features)[:-9])
     with pytest.raises(ArchiveError, match="no complete TFRecord"):

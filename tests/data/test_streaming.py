@@ -218,6 +218,29 @@ def test_the_image_processor_is_a_transform():
     torch.testing.assert_close(batch["pixel_values"][0], processor(pixels, return_tensors="pt")["pixel_values"][0])
 
 
+@pytest.mark.parametrize("stored", ["L", "RGB"])
+@pytest.mark.parametrize("suffix", ["PNG", "JPEG"])
+def test_pixels_are_those_of_pillow_and_may_be_written_to(tmp_path, stored, suffix):
+    import io
+
+    import pyarrow as pa
+    from PIL import Image
+    from streaming_helpers import with_column
+
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(stored).save(buffer, suffix)
+    table = rows().slice(0, 1)
+    image = [{"bytes": buffer.getvalue(), "path": None}]
+    corpus = reshard(with_column(table, "image", pa.array(image, table.schema.field("image").type)), tmp_path, 1, 1)
+    for mode in ("RGB", "L"):
+        found = next(iter(stream(corpus, columns=["image"], mode=mode)))["image"]
+        with Image.open(buffer) as opened:
+            expected = np.array(opened.convert(mode)).reshape(33, 47, -1)
+        np.testing.assert_array_equal(found, expected)
+        assert found.flags.writeable and found.flags.c_contiguous
+
+
 def test_other_forms_of_an_image(tmp_path):
     import io
 

@@ -27,7 +27,7 @@ from echocare_hf.data.labelled.table import (
 )
 from echocare_hf.data.reading_record import Spacing, clean_spacing
 
-from .record import FoundFile
+from .record import ROWS_TABLE, FoundFile
 from .webdataset import in_tar, is_side_car, read_side_cars, sample_key
 
 NODE_COLUMNS = ("node", "anatomy_node", "anatomy")
@@ -35,7 +35,7 @@ VIEW_COLUMNS = ("view", "plane", "structure")
 ORGAN_COLUMNS = ("organ", "body_part", "region", "site", "muscle")
 MODALITY_COLUMNS = ("modality", "mode")
 DATASET_COLUMNS = ("dataset", "data_set", "source_dataset")
-_TABLE_NAMES = (*METADATA_NAMES, "index.csv", "labels.csv", "train.csv")
+_TABLE_NAMES = (ROWS_TABLE, *METADATA_NAMES, "index.csv", "labels.csv", "train.csv")
 _MASK_WORD = re.compile(
     r"[ _-](?:mask|gt|seg|annotation|label)", re.IGNORECASE
 )  # all that `MaskFinder` knows begin like this

@@ -34,7 +34,8 @@ class LabelMapper:
 
     A text is looked up as an alias of the user's, then by `AnatomyTree.index` (name, alias, code, path; spelling does not matter),
     then without what it has in brackets. Texts that state anatomy (node, view, organ) and names of folders are also searched for the
-    longest name of a node inside them, and the former for a name that is misspelt. A text that could mean two nodes means none.
+    longest name of a node inside them. A misspelt name is known in all texts but names of folders. A text that could mean two nodes means
+    none.
 
     Attributes:
         tree: the anatomy tree.
@@ -97,7 +98,7 @@ class LabelMapper:
         words = _words(given)
         if where in (*_FUZZY_PLACES, "folder") and (inside := self._inside(words)) is not None:
             return Mapped(inside, "contained")
-        if where in _FUZZY_PLACES and (close := self._close(words)) is not None:
+        if where in (*_FUZZY_PLACES, "label") and (close := self._close(words)) is not None:
             return Mapped(close, "close")
         return Mapped(None, "unmapped")
 

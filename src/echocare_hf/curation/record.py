@@ -22,6 +22,9 @@ STEPS = (
 )
 """The steps that may drop something, in their order."""
 
+ROWS_TABLE = "rows.echocare.jsonl"
+"""What the rows of a shard say of their images, written beside them when they are taken out; no file of the source."""
+
 
 def readable(name: str) -> str:
     r"""A file name as text that can be stored: bytes that are no UTF-8, which Python keeps as surrogates, stand as `\xe9`."""

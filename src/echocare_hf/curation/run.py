@@ -44,7 +44,7 @@ class CurateResult:
     Attributes:
         output: folder of the corpus.
         report: what report.json holds.
-        seconds: of each step, added up over the worker processes of this run; empty for what an earlier run had done.
+        seconds: of the processor, of each step, added up over the worker processes of this run; empty for what an earlier run had done.
         frames: images that this run has decoded.
         stages: seconds of each stage of this run, one after the other, on the wall clock.
     """

@@ -22,7 +22,7 @@ from .drops import Drops
 from .facts import reading_order
 from .fetched import fetch, fetch_rows, without_secrets
 from .options import Progress, no_progress
-from .record import Drop, FoundFile, drop_file
+from .record import ROWS_TABLE, Drop, FoundFile, drop_file
 from .spill import SortedRows
 from .unpacked import is_rows, open_container
 from .webdataset import is_side_car
@@ -147,10 +147,11 @@ def sort_by_type(files: Iterable[FoundFile], work: Path, drops: Drops) -> tuple[
         )
         if is_image or beside:
             listed.add((file.source, file.name, os.fsencode(file.path), file.size))
-        if not is_image:
+        own = PurePosixPath(file.name).name == ROWS_TABLE
+        if not is_image and not own:
             drops.append(drop_file(file, "discover", "not_an_image", suffix))
-            if suffix in _MANIFESTS and not beside:
-                tables.append(file)
+        if own or (not is_image and not beside and suffix in _MANIFESTS):
+            tables.append(file)
     return listed, tables
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from .archives import ArchiveError
 
 _MAX_RECORD = 1024**3
+_CONVENTION = {"image/class/text": "label"}  # TensorFlow's own name of it, in the scripts that convert its data sets
 
 
 def read_tfrecord(path: Path) -> Iterator[dict[str, Any]]:
@@ -40,6 +41,9 @@ def _example(record: bytes) -> dict[str, Any]:
         for _, entry in _fields(features):
             parts = dict(_fields(entry))
             values[parts[1].decode("utf-8")] = _feature(parts.get(2, b""))
+    for name, column in _CONVENTION.items():
+        if name in values:
+            values.setdefault(column, values.pop(name))
     return values
 
 

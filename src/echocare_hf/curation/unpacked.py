@@ -13,9 +13,9 @@ from echocare_hf.files import written_beside
 
 from .archives import MAX_DEPTH, ArchiveError, Budget, is_archive, unpack
 from .options import digest
-from .record import Drop, FoundFile, drop_file
+from .record import ROWS_TABLE, Drop, FoundFile, drop_file
 
-_VERSION = "2"  # of what is taken out and how it is listed; another one takes everything out anew
+_VERSION = "3"  # of what is taken out and how it is listed; another one takes everything out anew
 _INDEX = ".index.json"  # hidden, so that it is no file of the source
 _IMAGE_KEYS = ("image", "img", "picture", "png", "jpg", "jpeg", "image/encoded", "bytes")
 
@@ -163,7 +163,7 @@ def name_classes(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dic
 
 
 def write_rows(rows: Iterator[dict[str, Any]], target: Path) -> list[tuple[str, str, int]]:
-    """Write the image of every row to a file, and the other columns to one `metadata.jsonl` beside them.
+    """Write the image of every row to a file, and the other columns to one table, `ROWS_TABLE`, beside them.
 
     Args:
         rows: with an image as bytes, or as a dict of `bytes` and `path` as `datasets` has it, in the first column that holds one.
@@ -173,7 +173,7 @@ def write_rows(rows: Iterator[dict[str, Any]], target: Path) -> list[tuple[str, 
         `(name, stored name, bytes)` of each file. Rows without an image are left out.
     """
     entries = []
-    with (target / "metadata.jsonl").open("w", encoding="utf-8") as table:
+    with (target / ROWS_TABLE).open("w", encoding="utf-8") as table:
         for number, row in enumerate(rows):
             found = _image_of(row)
             if found is None:
@@ -188,8 +188,8 @@ def write_rows(rows: Iterator[dict[str, Any]], target: Path) -> list[tuple[str, 
                 if key != column and key.strip().lower() != "file_name" and _is_plain(value)
             }
             table.write(json.dumps({"file_name": stored, **others}, default=str) + "\n")
-    size = (target / "metadata.jsonl").stat().st_size
-    return [*entries, ("metadata.jsonl", "metadata.jsonl", size)] if entries else []
+    size = (target / ROWS_TABLE).stat().st_size
+    return [*entries, (ROWS_TABLE, ROWS_TABLE, size)] if entries else []
 
 
 def _image_of(row: dict[str, Any]) -> tuple[str, bytes, str] | None:
