@@ -7,12 +7,14 @@ What makes them faster than the written-out form, in the order of gain (measured
   (tokens, tokens) matrix a kind, never a (windows, heads, tokens, tokens) tensor;
 - the MLP runs over chunks of tokens, so that its four times wider hidden layer stays in the cache;
 - convolutions on small maps, whose weights outweigh the map, are one matrix product that reads the weights as they are stored;
-- for training, layer norm + linear, window attention and the MLP are autograd functions that keep few values and compute
-  attention probabilities and activations anew in the backward pass.
+- for training, layer norm + linear, window attention and the MLP are autograd functions. Where layers are wide they keep few values and
+  compute attention probabilities and activations anew in the backward pass; where they are narrow, products are cheap beside
+  passes over memory, and they keep them (`keeps_activations`).
 
 All of it is for eager mode on a CPU. Compiled, exported and GPU runs take the written-out form.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,8 +28,17 @@ from torch.autograd.function import once_differentiable
 MLP_CHUNK_TOKENS = 1024
 MLP_CHUNK_VALUES = 1 << 19
 
-# Attention scores that a piece of the backward pass holds: half a million in fp32 are 2 MB, the cache of one core.
+# Attention scores that a piece of a pass holds: half a million in fp32 are 2 MB, the cache of one core.
 ATTENTION_CHUNK_SCORES = 1 << 19
+
+# What the backward pass needs again is kept where layers have fewer channels than this and it takes no more bytes than that, or where it
+# is next to nothing. Attention probabilities of 16 MB cost more to write and read than to compute anew, those of 8 MB less.
+KEPT_CHANNELS = 128
+KEPT_BYTES = 1 << 23
+ALWAYS_KEPT_BYTES = 1 << 21
+
+# Below this many channels PyTorch's layer norm is several times slower in bf16 than in fp32: a row does not fill its vectors.
+_BF16_NORM_CHANNELS = 32
 
 # What the shift mask adds to the score of a pair of tokens that are no neighbours in the image (Swin's own value).
 MASK_VALUE = -100.0
@@ -35,6 +46,9 @@ MASK_VALUE = -100.0
 
 # Maps with fewer channels are scaled row by row instead of pixel by pixel, see `_add_scaled`.
 _FEW_CHANNELS = 64
+
+# Rows of a bf16 sum's first pass, see `_sum_rows`.
+_SHORT_SUM = 64
 
 # Slope of the leaky ReLU in the convolutional blocks (MONAI's default).
 LEAKY_SLOPE = 0.01
@@ -65,6 +79,18 @@ def is_plain(*modules: nn.Module) -> bool:
         and not module._backward_pre_hooks
         for module in modules
     )
+
+
+def keeps_activations(values: int, channels: int, dtype: torch.dtype) -> bool:
+    """Whether a training function keeps so many values for its backward pass, or computes them anew there.
+
+    Args:
+        values: of what would be kept.
+        channels: of the layer's input.
+        dtype: of the values.
+    """
+    size = values * dtype.itemsize
+    return size < ALWAYS_KEPT_BYTES or (channels < KEPT_CHANNELS and size <= KEPT_BYTES)
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -229,48 +255,121 @@ class _AttendWindows(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_heads = _split_heads(grad_qkv, num_heads, layout)
         grad_bias = torch.zeros_like(bias, dtype=_accumulator_dtype(bias.dtype))
-        chunk = max(ATTENTION_CHUNK_SCORES // bias.numel(), 1)
-        for group in layout.groups:
-            group_bias = (bias if group.mask is None else bias + group.mask).to(qkv.dtype)
-            # Spread over the windows of a chunk beforehand: adding a tensor of equal shape is several times faster in bf16.
-            group_bias = group_bias.expand(min(chunk, group.stop - group.start), -1, -1, -1).contiguous()
-            windows = slice(group.start, group.stop)
-            parts = (tensor[windows].split(chunk) for tensor in (heads, grad_output, grad_heads))
-            for part, grad, target in zip(*parts, strict=True):
-                grad_bias += _attention_backward(part, grad, target, group_bias[: len(part)], ctx.scale)
+        for windows, group_bias, masked in _attention_chunks(bias, layout, qkv.dtype):
+            parts = _batched_heads(heads[windows])
+            probabilities = _attention_probabilities(parts, group_bias, ctx.scale, masked)
+            grad = grad_output[windows].reshape(parts.shape[1:])
+            grads = torch.empty_like(parts)
+            grad_bias += _attention_backward(parts, probabilities, grad, grads, ctx.scale, num_heads).view_as(bias)
+            grad_heads[windows].copy_(grads.view(3, -1, *heads.shape[2:]).transpose(0, 1))
         return grad_qkv, grad_bias.to(bias.dtype), None, None, None, None
 
 
-def _attention_backward(heads: Tensor, grad: Tensor, target: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """Gradients of attention in some windows, with the probabilities computed anew.
+class _AttendWindowsKept(torch.autograd.Function):
+    """`attend_windows`, keeping the probabilities too."""
+
+    @staticmethod
+    def forward(ctx, qkv, bias, num_heads, scale, layout, batch):
+        heads = _split_heads(qkv, num_heads, layout)
+        tokens, channels = heads.shape[3:]
+        parts = _batched_heads(heads)
+        probabilities = qkv.new_empty(parts.shape[1], tokens, tokens)
+        output = torch.empty_like(parts[2])
+        for windows, group_bias, masked in _attention_chunks(bias, layout, qkv.dtype):
+            rows = slice(windows.start * num_heads, windows.stop * num_heads)
+            _attention_probabilities(parts[:, rows], group_bias, scale, masked, probabilities[rows])
+            torch.bmm(probabilities[rows], parts[2, rows], out=output[rows])
+        ctx.save_for_backward(parts, probabilities)
+        ctx.scale, ctx.layout, ctx.bias_shape, ctx.bias_dtype = scale, layout, bias.shape, bias.dtype
+        output = output.view(-1, num_heads, tokens, channels).transpose(1, 2).reshape(len(qkv), -1)
+        return from_windows(output, layout, batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        parts, probabilities = ctx.saved_tensors
+        layout, (num_heads, tokens, _) = ctx.layout, ctx.bias_shape
+        grad_output = to_windows(grad_output, layout).view(layout.num_windows, tokens, num_heads, -1)
+        grad_output = grad_output.transpose(1, 2).reshape(parts.shape[1:])
+        grads = torch.empty_like(parts)
+        grad_bias = torch.zeros(ctx.bias_shape, dtype=_accumulator_dtype(ctx.bias_dtype))
+        chunk = _attention_chunk(ctx.bias_shape) * num_heads
+        for start in range(0, len(probabilities), chunk):
+            rows = slice(start, start + chunk)
+            part = _attention_backward(
+                parts[:, rows], probabilities[rows], grad_output[rows], grads[:, rows], ctx.scale, num_heads
+            )
+            grad_bias += part.view(ctx.bias_shape)
+        grad_qkv = grads.new_empty(layout.num_windows * tokens, 3 * num_heads * parts.shape[-1])
+        grad_heads = _split_heads(grad_qkv, num_heads, layout)
+        grad_heads.copy_(grads.view(3, -1, *grad_heads.shape[2:]).transpose(0, 1))
+        return grad_qkv, grad_bias.to(ctx.bias_dtype), None, None, None, None
+
+
+def _attention_chunk(bias_shape: torch.Size) -> int:
+    """Windows that a piece of a pass holds."""
+    return max(ATTENTION_CHUNK_SCORES // bias_shape.numel(), 1)
+
+
+def _attention_chunks(bias: Tensor, layout: WindowLayout, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, bool]]:
+    """Pieces of the windows that share a shift mask: which windows, their bias (windows, heads, tokens, tokens), whether it masks."""
+    chunk = _attention_chunk(bias.shape)
+    for group in layout.groups:
+        group_bias = (bias if group.mask is None else bias + group.mask).to(dtype)
+        # Spread over the windows of a chunk beforehand: adding a tensor of equal shape is several times faster in bf16.
+        group_bias = group_bias.expand(min(chunk, group.stop - group.start), -1, -1, -1).contiguous()
+        for start in range(group.start, group.stop, chunk):
+            stop = min(start + chunk, group.stop)
+            yield slice(start, stop), group_bias[: stop - start], group.mask is not None
+
+
+def _batched_heads(heads: Tensor) -> Tensor:
+    """(windows, 3, heads, tokens, head channels) to (3, windows * heads, tokens, head channels), which batched products read as it is."""
+    return heads.transpose(0, 1).reshape(3, -1, *heads.shape[3:])
+
+
+def _attention_probabilities(
+    parts: Tensor, bias: Tensor, scale: float, masked: bool, out: Tensor | None = None
+) -> Tensor:
+    """Attention probabilities (windows * heads, tokens, tokens) of some windows.
 
     Args:
-        heads: queries, keys and values, (windows, 3, heads, tokens, head channels).
-        grad: gradient of the output, (windows, heads, tokens, head channels).
-        target: of the shape of `heads`; their gradients are written there.
+        parts: queries, keys and values, (3, windows * heads, tokens, head channels).
         bias: (windows, heads, tokens, tokens), with the shift mask.
+        masked: whether there is a shift mask.
+        out: where to write them.
+    """
+    scores = torch.bmm(parts[0], parts[1].transpose(1, 2))
+    torch.add(bias.view_as(scores), scores, alpha=scale, out=scores)
+    probabilities = torch.softmax(scores, -1) if out is None else torch.softmax(scores, -1, out=out)
+    if masked:
+        # Masked pairs get exp(-100), a denormal number, on which a CPU's matrix products are several times slower than on zero.
+        torch.threshold_(probabilities, torch.finfo(probabilities.dtype).tiny, 0.0)
+    return probabilities
+
+
+def _attention_backward(
+    parts: Tensor, probabilities: Tensor, grad: Tensor, grads: Tensor, scale: float, num_heads: int
+) -> Tensor:
+    """Gradients of attention in some windows.
+
+    Args:
+        parts: queries, keys and values, (3, windows * heads, tokens, head channels).
+        probabilities: (windows * heads, tokens, tokens).
+        grad: gradient of the output, (windows * heads, tokens, head channels).
+        grads: of the shape of `parts`; their gradients are written there.
 
     Returns:
-        The gradient of the bias of one window, in fp32 at least.
+        The gradient of the bias of one window, (heads * tokens * tokens,), in fp32 at least.
     """
-    count, _, num_heads, tokens, channels = heads.shape
-    # One copy to (3, windows * heads, tokens, head channels), which batched matrix products read as it is.
-    query, key, value = heads.transpose(0, 1).reshape(3, count * num_heads, tokens, channels)
-    grad = grad.reshape(count * num_heads, tokens, channels)
-    grads = grad.new_empty(3, *grad.shape)
-
-    scores = torch.bmm(query, key.transpose(1, 2)).view(count, num_heads, tokens, tokens)
-    probabilities = torch.add(bias, scores, alpha=scale, out=scores).softmax(-1).view(-1, tokens, tokens)
-    # Masked pairs get exp(-100), a denormal number, on which a CPU's matrix products are several times slower than on zero.
-    torch.threshold_(probabilities, torch.finfo(probabilities.dtype).tiny, 0.0)
+    query, key, value = parts.unbind(0)
     torch.bmm(probabilities.transpose(1, 2), grad, out=grads[2])
     grad_scores = torch.bmm(grad, value.transpose(1, 2))
     grad_scores = torch._softmax_backward_data(grad_scores, probabilities, -1, grad.dtype)
     torch.bmm(grad_scores, key, out=grads[0])
     torch.bmm(grad_scores.transpose(1, 2), query, out=grads[1])
     grads[:2] *= scale
-    target.copy_(grads.view(3, count, num_heads, tokens, channels).transpose(0, 1))
-    return grad_scores.view(count, num_heads, tokens, tokens).sum(0, dtype=_accumulator_dtype(grad.dtype))
+    return _sum_rows(grad_scores.view(len(grad_scores) // num_heads, -1))
 
 
 def window_attention(
@@ -278,7 +377,9 @@ def window_attention(
 ) -> Tensor:
     """`attend_windows`, with gradients for `qkv` and `bias` where they are wanted."""
     if torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad):
-        return _AttendWindows.apply(qkv, bias, num_heads, scale, layout, batch)
+        scores = layout.num_windows * bias.numel()
+        kept = keeps_activations(scores, qkv.shape[-1] // 3, qkv.dtype)
+        return (_AttendWindowsKept if kept else _AttendWindows).apply(qkv, bias, num_heads, scale, layout, batch)
     return attend_windows(qkv, bias, num_heads, scale, layout, batch)
 
 
@@ -291,42 +392,67 @@ def _cast(tensor: Any, dtype: torch.dtype) -> Any:
     return tensor if tensor is None else tensor.to(dtype)
 
 
+def is_slow_bf16_norm(rows: Tensor) -> bool:
+    """Whether a layer norm of these rows is faster through fp32."""
+    return rows.dtype == torch.bfloat16 and rows.shape[-1] < _BF16_NORM_CHANNELS
+
+
+def _layer_norm(rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer norm over the last axis, in the dtype of `rows`; mean and 1 / standard deviation of each row."""
+    shape = rows.shape[-1:]
+    if is_slow_bf16_norm(rows):
+        normed, mean, rstd = torch.native_layer_norm(rows.float(), shape, weight.float(), bias.float(), eps)
+        return normed.to(rows.dtype), mean, rstd
+    return torch.native_layer_norm(rows, shape, weight, bias, eps)
+
+
+def _layer_norm_backward(
+    grad: Tensor, rows: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the input, the weight and the bias of `_layer_norm`."""
+    shape, dtype = rows.shape[-1:], rows.dtype
+    if is_slow_bf16_norm(rows):
+        grad, rows, weight, bias = grad.float(), rows.float(), weight.float(), bias.float()
+    grads = torch.ops.aten.native_layer_norm_backward(
+        grad.to(rows.dtype), rows, shape, mean, rstd, weight, bias, [True] * 3
+    )
+    return grads[0].to(dtype), grads[1], grads[2]
+
+
 class _NormLinear(torch.autograd.Function):
-    """Layer norm, window order, linear layer; keeps the input of the norm alone.
+    """Layer norm, window order, linear layer; keeps the input of the norm, and its output where it is small.
 
     Weights come as they are stored and are cast to `dtype` in each pass, so that no cast copy waits for the backward pass.
     """
 
     @staticmethod
     def forward(ctx, hidden_states, norm_weight, norm_bias, weight, bias, eps, layout, dtype):
-        normed, mean, rstd = torch.native_layer_norm(
-            hidden_states, hidden_states.shape[-1:], norm_weight, norm_bias, eps
-        )
+        normed, mean, rstd = _layer_norm(hidden_states, norm_weight, norm_bias, eps)
         if layout is not None:
             normed = to_windows(normed, layout)
-        ctx.save_for_backward(hidden_states, mean, rstd, norm_weight, norm_bias, weight)
+        normed = normed.to(dtype)
+        kept = normed if keeps_activations(normed.numel(), normed.shape[-1], dtype) else None
+        ctx.save_for_backward(hidden_states, mean, rstd, norm_weight, norm_bias, weight, kept)
         ctx.eps, ctx.layout, ctx.dtype, ctx.has_bias = eps, layout, dtype, bias is not None
-        output = _linear(normed.flatten(0, -2).to(dtype), weight.to(dtype), _cast(bias, dtype))
+        output = _linear(normed.flatten(0, -2), weight.to(dtype), _cast(bias, dtype))
         return output.view(*normed.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        hidden_states, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
-        shape = hidden_states.shape[-1:]
-        normed = torch.native_layer_norm(hidden_states, shape, norm_weight, norm_bias, ctx.eps)[0]
-        if ctx.layout is not None:
-            normed = to_windows(normed, ctx.layout)
+        hidden_states, mean, rstd, norm_weight, norm_bias, weight, normed = ctx.saved_tensors
+        if normed is None:
+            normed = _layer_norm(hidden_states, norm_weight, norm_bias, ctx.eps)[0]
+            if ctx.layout is not None:
+                normed = to_windows(normed, ctx.layout)
         grad_rows = grad_output.flatten(0, -2)
         grad_weight = grad_rows.t() @ normed.flatten(0, -2).to(ctx.dtype)
         grad_bias = _sum_rows(grad_rows) if ctx.has_bias else None
         grad_normed = grad_output @ weight.to(ctx.dtype)
         if ctx.layout is not None:
             grad_normed = from_windows(grad_normed, ctx.layout, hidden_states.shape[0])
-        grad_hidden, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
-            grad_normed.to(hidden_states.dtype), hidden_states, shape, mean, rstd, norm_weight, norm_bias, [True] * 3
-        )
-        return grad_hidden, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None, None, None
+        grads = _layer_norm_backward(grad_normed, hidden_states, mean, rstd, norm_weight, norm_bias)
+        return *grads, grad_weight, grad_bias, None, None, None
 
 
 def norm_linear(
@@ -365,33 +491,40 @@ def apply_linear(linear: nn.Module, inputs: Tensor) -> Tensor:
 
 
 class _NormMlp(torch.autograd.Function):
-    """Layer norm, linear, GELU, linear, chunk by chunk; keeps the input and the values before the GELU."""
+    """Layer norm, linear, GELU, linear, chunk by chunk.
+
+    Keeps the input and the values before the GELU, and those that the linear layers read where they are few.
+    """
 
     @staticmethod
     def forward(ctx, hidden_states, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps, dtype):
         rows = hidden_states.flatten(0, -2)
         cast1, cast2 = (weight1.to(dtype), bias1.to(dtype)), (weight2.to(dtype), bias2.to(dtype))
-        means, rstds, hidden, output = [], [], [], []
+        keeps = keeps_activations(len(rows) * len(weight1), rows.shape[1], dtype)
+        means, rstds, hidden, kept, output = [], [], [], [], []
         for chunk in rows.split(_mlp_chunk(len(weight1))):
-            normed, mean, rstd = torch.native_layer_norm(chunk, rows.shape[-1:], norm_weight, norm_bias, eps)
+            normed, mean, rstd = _layer_norm(chunk, norm_weight, norm_bias, eps)
+            normed = normed.to(dtype)
             means.append(mean)
             rstds.append(rstd)
-            hidden.append(_linear(normed.to(dtype), *cast1))
-            output.append(_linear(nn.functional.gelu(hidden[-1]), *cast2))
-        ctx.save_for_backward(hidden_states, norm_weight, norm_bias, weight1, weight2, *means, *rstds, *hidden)
-        ctx.eps, ctx.dtype = eps, dtype
+            hidden.append(_linear(normed, *cast1))
+            activated = nn.functional.gelu(hidden[-1])
+            output.append(_linear(activated, *cast2))
+            if keeps:
+                kept += [normed, activated]
+        ctx.save_for_backward(hidden_states, norm_weight, norm_bias, weight1, weight2, *means, *rstds, *hidden, *kept)
+        ctx.eps, ctx.dtype, ctx.count = eps, dtype, len(hidden)
         return torch.cat(output).view(*hidden_states.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
         hidden_states, norm_weight, norm_bias, weight1, weight2, *saved = ctx.saved_tensors
-        shape = hidden_states.shape[-1:]
         rows = hidden_states.flatten(0, -2)
         grad_rows = grad_output.flatten(0, -2)
         cast1, cast2 = weight1.to(ctx.dtype), weight2.to(ctx.dtype)
-        count = len(saved) // 3
-        means, rstds, hiddens = saved[:count], saved[count : 2 * count], saved[2 * count :]
+        means, rstds, hiddens = (saved[place * ctx.count : (place + 1) * ctx.count] for place in range(3))
+        kept = saved[3 * ctx.count :]  # input of the first and of the second layer, chunk by chunk
         grads: list[Any] = [None] * 3  # weight1, bias1, weight2
         grad_normed = torch.empty_like(rows)
         chunks = zip(
@@ -399,9 +532,13 @@ class _NormMlp(torch.autograd.Function):
             hiddens,
             strict=True,
         )
-        for chunk, grad, target, hidden in chunks:
-            normed = torch.native_layer_norm(chunk, shape, norm_weight, norm_bias, ctx.eps)[0].to(ctx.dtype)
-            grads[2] = _accumulate_product(grads[2], grad, nn.functional.gelu(hidden))
+        for number, (chunk, grad, target, hidden) in enumerate(chunks):
+            if kept:
+                normed, activated = kept[2 * number : 2 * number + 2]
+            else:
+                normed = _layer_norm(chunk, norm_weight, norm_bias, ctx.eps)[0].to(ctx.dtype)
+                activated = nn.functional.gelu(hidden)
+            grads[2] = _accumulate_product(grads[2], grad, activated)
             grad_hidden = torch.ops.aten.gelu_backward(grad @ cast2, hidden)
             grads[0] = _accumulate_product(grads[0], grad_hidden, normed)
             part = _sum_rows(grad_hidden)
@@ -410,13 +547,12 @@ class _NormMlp(torch.autograd.Function):
                 torch.mm(grad_hidden, cast1, out=target)
             else:
                 target.copy_(grad_hidden @ cast1)
-        grad_hidden_states, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
-            grad_normed, rows, shape, torch.cat(means), torch.cat(rstds), norm_weight, norm_bias, [True] * 3
+        grad_hidden_states, *grad_norm = _layer_norm_backward(
+            grad_normed, rows, torch.cat(means), torch.cat(rstds), norm_weight, norm_bias
         )
-        grad_bias2 = _sum_rows(grad_rows)
         return (
-            *(grad_hidden_states.view_as(hidden_states), grad_norm_weight, grad_norm_bias),
-            *(*grads, grad_bias2, None, None),
+            *(grad_hidden_states.view_as(hidden_states), *grad_norm),
+            *(*grads, _sum_rows(grad_rows), None, None),
         )
 
 
@@ -434,9 +570,15 @@ def _accumulate_product(total: Tensor | None, left: Tensor, right: Tensor) -> Te
 
 
 def _sum_rows(rows: Tensor) -> Tensor:
-    """`rows.sum(0)`, in fp32 at least; in fp32 a product with ones is twice as fast as PyTorch's sum over the slow axis."""
+    """`rows.sum(0)`, in fp32 at least.
+
+    In fp32 a product with ones is twice as fast as PyTorch's sum over the slow axis. In bf16, where PyTorch would first cast all rows,
+    short sums (summed up in fp32, rounded once) come before the long one.
+    """
     if rows.dtype == torch.float32:
         return (rows.new_ones(1, len(rows)) @ rows)[0]
+    if rows.dtype == torch.bfloat16 and len(rows) % _SHORT_SUM == 0:
+        rows = rows.view(-1, _SHORT_SUM, rows.shape[1]).sum(1)
     return rows.sum(0, dtype=_accumulator_dtype(rows.dtype))
 
 
@@ -547,8 +689,13 @@ def suits_small_map_conv(feature_map: Tensor, conv: nn.Module) -> bool:
         and isinstance(conv, nn.Conv2d)
         and (conv.kernel_size, conv.padding, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         and (conv.groups, conv.padding_mode) == (1, "zeros")
-        and 2 * feature_map.shape[:-1].numel() <= conv.out_channels
+        and feature_map.shape[:-1].numel() <= conv.out_channels * _map_over_weights(feature_map)
     )
+
+
+def _map_over_weights(feature_map: Tensor) -> float:
+    """How many pixels an output channel a map may have for `small_map_conv`: in bf16 the library's gradients of weights are slow there."""
+    return 3.0 if torch.is_grad_enabled() and _compute_dtype(feature_map) == torch.bfloat16 else 0.5
 
 
 def _neighbourhoods(feature_map: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from .kernels_echocare import (
     MASK_VALUE,
     apply_linear,
     instance_norm_activation,
+    is_slow_bf16_norm,
     norm_linear,
     norm_mlp,
     runs_on_cpu_kernels,
@@ -39,6 +40,8 @@ def channel_layer_norm(feature_map: Tensor) -> Tensor:
 
     Source: MONAI `SwinTransformer.proj_out`.
     """
+    if runs_on_cpu_kernels(feature_map) and is_slow_bf16_norm(feature_map):
+        return F.layer_norm(feature_map.float(), feature_map.shape[-1:]).to(feature_map.dtype)
     return F.layer_norm(feature_map, feature_map.shape[-1:])
 
 

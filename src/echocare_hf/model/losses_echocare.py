@@ -1,6 +1,7 @@
 """The losses of EchoCare's pretraining: masked reconstruction (L_MIM) and the anatomy hierarchy (L_HIE)."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -86,10 +87,26 @@ def ancestor_matrix(tree: Any) -> Tensor:
     return matrix
 
 
-def _extreme_over(values: Tensor, related: Tensor, largest: bool) -> Tensor:
-    """For each node the largest or smallest of `values` (batch, nodes) over the nodes that `related` (nodes, nodes) names."""
-    fill = float("-inf") if largest else float("inf")
-    spread = values[:, None, :].masked_fill(~related, fill)  # (batch, nodes, nodes)
+@lru_cache(maxsize=16)
+def _relatives(parents: tuple[int, ...]) -> tuple[list[list[int]], list[list[int]]]:
+    """For each node itself and its ancestors, and itself and its descendants; shorter rows are filled with the number of nodes."""
+    matrix = ancestor_matrix(parents)
+    tables = []
+    for related in (matrix, matrix.t()):
+        rows = [row.nonzero()[:, 0].tolist() for row in related]
+        longest = max(map(len, rows), default=0)
+        tables.append([row + [len(parents)] * (longest - len(row)) for row in rows])
+    return tables[0], tables[1]
+
+
+def _extreme_of_relatives(values: Tensor, relatives: list[list[int]], largest: bool) -> Tensor:
+    """For each node the largest or smallest of `values` (batch, nodes) over its row of `_relatives`."""
+    if not relatives:
+        return values
+    index = torch.tensor(relatives, device=values.device)
+    # What a row is filled with is one more node that is never the extreme.
+    values = F.pad(values, (0, 1), value=float("-inf") if largest else float("inf"))
+    spread = values.index_select(1, index.flatten()).unflatten(1, index.shape)  # (batch, nodes, relatives)
     return spread.amax(-1) if largest else spread.amin(-1)
 
 
@@ -103,7 +120,8 @@ def coherent_anatomy_scores(logits: Tensor, ancestors: Tensor) -> Tensor:
     Returns:
         (batch, nodes), 0 to 1; p_v of the paper's hierarchy loss.
     """
-    return _extreme_over(logits.sigmoid(), ancestors, largest=False)
+    spread = logits.sigmoid()[:, None, :].masked_fill(~ancestors, float("inf"))  # (batch, nodes, nodes)
+    return spread.amin(-1)
 
 
 def anatomy_hierarchy_loss(logits: Tensor, labels: Tensor, tree: Any) -> Tensor:
@@ -136,19 +154,19 @@ def anatomy_hierarchy_loss(logits: Tensor, labels: Tensor, tree: Any) -> Tensor:
         raise ValueError(
             f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} must both be (batch, {len(parents)} nodes)"
         )
-    ancestors = ancestor_matrix(parents).to(logits.device)
     present, absent = labels == 1, labels == 0
     if not torch.compiler.is_compiling() and not bool((present | absent | (labels == -1)).all()):
         raise ValueError("anatomy labels are 1 (present), 0 (absent) or -1 (unknown)")
 
     logits = logits.float()
-    positive = F.softplus(-_extreme_over(logits, ancestors, largest=False))
-    negative = F.softplus(_extreme_over(logits, ancestors.t(), largest=True))
+    ancestors, descendants = _relatives(tuple(parents))
+    positive = F.softplus(-_extreme_of_relatives(logits, ancestors, largest=False))
+    negative = F.softplus(_extreme_of_relatives(logits, descendants, largest=True))
     zero = torch.zeros((), device=logits.device)
     terms = torch.where(present, positive, torch.where(absent, negative, zero))  # (batch, nodes)
 
-    depths = ancestors.sum(1) - 1
-    levels = F.one_hot(depths).to(terms.dtype) if len(parents) else depths.new_zeros(0, 0, dtype=terms.dtype)
+    depths = torch.tensor([sum(other < len(parents) for other in row) - 1 for row in ancestors], device=logits.device)
+    levels = F.one_hot(depths).to(terms.dtype) if parents else terms.new_zeros(0, 0)
     with torch.autocast(logits.device.type, enabled=False):  # a product in bf16 would round the loss to two digits
         known = (present | absent).to(terms.dtype) @ levels  # (batch, levels)
         return (terms @ levels / known.clamp(min=1)).sum(1).mean()

@@ -21,7 +21,7 @@ def adamw(
         plain = parameter.ndim < 2 or "bias" in name or "token" in name
         (others if plain else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=epsilon)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=epsilon, fused=True)
 
 
 class MovingAverage:
