@@ -201,7 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
             kind, name, what, _, below = found.groups()
             answer = self._answer(kind, name, what, below or "", parse_qs(address.query))
             if answer is None:
-                self._missing()
+                there = (self.hub.folder / kind / name).is_dir()
+                self._missing("EntryNotFound" if there else "RepoNotFound")
             else:
                 self._json(answer, headers={"X-Repo-Commit": self.hub.repository(kind, name).sha})
         elif not found:

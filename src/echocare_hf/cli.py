@@ -647,6 +647,15 @@ def demo(
             show_default="echocare-tiny",
         ),
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="ID_OR_FOLDER",
+            help="A report generator, which writes a draft report; it may be among the models instead.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="To listen at.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -671,13 +680,14 @@ def demo(
 ) -> None:
     """Show what the models see, on a web page of this machine.
 
-    Takes an image, a DICOM file or a clip, and shows the anatomy, overlays, measurements, enhanced images and what a score rests on; with
-    downloads. echocare-tiny tells the anatomy unless a model of yours does. Nothing is sent anywhere. Not a medical device.
+    Takes an image, a DICOM file or a clip, and shows the anatomy, overlays, measurements, enhanced images, a draft report and what a score
+    rests on; with downloads. echocare-tiny tells the anatomy unless a model of yours does. Nothing is sent anywhere. Not a medical device.
 
     \b
     Examples:
       echocare demo
       echocare demo --model head=runs/fetal-head --model runs/lesion
+      echocare demo --model runs/lesion --report runs/reports              a draft report, its frames beside it
       echocare demo --host 0.0.0.0 --port 8080 --no-browser --max-mb 20    for others in your network
       echocare demo --model runs/lesion --save-space my-space              a folder for huggingface.co/spaces
     """
@@ -686,9 +696,9 @@ def demo(
 
     limits = Limits(max_mb, max_seconds)
     if save_space is not None:
-        write_space(save_space, model or [], limits, typer.echo)
+        write_space(save_space, [*(model or []), *([report] if report else [])], limits, typer.echo)
     else:
-        run_command(model or [], host, port, limits, browser, typer.echo)
+        run_command(model or [], host, port, limits, browser, typer.echo, report)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from echocare_hf.app import panels
 from echocare_hf.app.analysis import Analyser, Choices, as_choices
-from echocare_hf.app.command import load_with_anatomy
+from echocare_hf.app.command import load_with_anatomy, open_writer
 from echocare_hf.app.examples import make_examples, write_phantom_dicom
 from echocare_hf.app.folders import RequestFolders
 from echocare_hf.app.limits import Limits
@@ -198,6 +198,50 @@ def test_occlusion_finds_the_place_that_a_score_rests_on(analyser, monkeypatch):
     assert values[:6, :6].min() > 0.05 and np.abs(values[16:, 16:]).max() < 1e-3
 
 
+@pytest.mark.parametrize("task", ["detection", "keypoints"])
+def test_scores_of_objects_and_landmarks_fall_as_the_engine_says(analyser, answer, task):
+    """The corner that one window covers, covered by hand and given to what finds objects and landmarks for everybody."""
+    from echocare_hf.examination.region import Region
+    from echocare_hf.examination.task_findings import find
+
+    model = next(each for each in analyser.models if each.task == task)
+    target = next(each for each in find_targets(answer.found) if each.model == model.name)
+    found = occlusion_map(model, answer.crop, target.label, windows=2)
+    image = model.resize(answer.crop)
+    height, width = image.shape[1:]
+    corner, inside = image.clone(), image.amax(0) > 0
+    inside[round(2 * height / 3) :] = inside[:, round(2 * width / 3) :] = False
+    corner[:, inside] = image[:, image.amax(0) > 0].float().mean(1).round().to(torch.uint8)[:, None]
+
+    def score(pixels):
+        grid = pixels.permute(1, 2, 0).numpy()
+        (findings,) = find(model, pixels[None], [Region(height, width, (0, 0, width, height))], [grid], 0.0)
+        (labels,) = (findings[name] for name in ("ellipses", "landmarks") if name in findings)
+        return max((each.score for each in labels if each.label == target.label), default=0.0)
+
+    assert found.score == pytest.approx(score(image), abs=1e-4) and 0 < found.score <= 1
+    row, column = (int(place) for place in torch.nonzero(image.amax(0) > 0)[0])
+    assert row < height / 3 and column < width / 3, "a place that the first window alone covers"
+    assert found.values[row, column] == pytest.approx(score(image) - score(corner), abs=1e-3)
+
+
+def test_a_mask_rests_on_what_it_covers(analyser, answer):
+    """The segmentation of the fixture takes bright pixels: covering the ellipse makes its class fall."""
+    model = next(each for each in analyser.models if each.task == "segmentation")
+    target = next(each for each in find_targets(answer.found) if each.model == model.name)
+    assert target.score is None and target.label in panels.target_name(target)
+    found = occlusion_map(model, answer.crop, target.label)
+    there = answer.region.crop(answer.found.segmentations[model.name].label_map) == 1
+    there = np.asarray(Image.fromarray(there).resize(found.values.shape[::-1], Image.Resampling.NEAREST))
+    assert found.score > 0.5 and found.values[there].mean() > 0.05 > np.abs(found.values[~there]).min()
+    assert found.values[there].mean() > 2 * found.values[~there].mean()
+
+
+def test_each_task_with_a_score_of_an_image_can_be_explained(analyser, answer):
+    tasks = {analyser.model(each.model).task for each in find_targets(answer.found)}
+    assert tasks == {"anatomy", "classification", "detection", "keypoints", "segmentation"}
+
+
 def test_a_label_without_score(analyser, answer):
     with pytest.raises(ValueError, match="has no score of 'moon'"):
         occlusion_map(analyser.models[0], answer.crop, "moon")
@@ -335,6 +379,58 @@ def test_examples_are_made_once(tmp_path, monkeypatch):
     assert [example.path.stat().st_mtime_ns for example in make_examples(tmp_path)] == times
 
 
+# Report draft
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    """A report generator that has learned one report by heart."""
+    from report_helpers import learned_generator, save_generator
+
+    told = [("thyroid", None), (None, None)]
+    model, processor = learned_generator("The nodule measures 9 mm. No fluid {seen}.", told=told)
+    return save_generator(tmp_path_factory.mktemp("reports") / "writer", model, processor)
+
+
+@pytest.fixture(scope="module")
+def drafted(generator, checkpoints, samples, tmp_path_factory):
+    """The answer to a DICOM file by a page with a report generator."""
+    others, writer = open_writer([str(checkpoints["classification"]), str(generator)], None)
+    assert others == [str(checkpoints["classification"])]
+    writer.organ = "thyroid"
+    analyser = Analyser(load_with_anatomy(others), Limits(8, 60), writer)
+    return analyser.analyse(samples["scan.dcm"], "scan.dcm", tmp_path_factory.mktemp("request"))
+
+
+def test_a_draft_has_its_notice_and_its_frame_beside_each_sentence(drafted):
+    shown = panels.report(drafted)
+    assert "DRAFT" in shown and html.escape(drafted.record["report"]["notice"]) in shown
+    for sentence in drafted.record["report"]["sentences"]:
+        assert panels.text(sentence["text"]) in shown
+    assert shown.count('class="said"') >= 1 and shown.count('<img alt="the image" src="data:image/jpeg;base64,') >= 1
+    assert "no measurement supports: 9 mm" in shown
+    assert "<a " not in shown and "{" not in shown and "{seen}" in html.unescape(shown)
+    names = {path.name for path in drafted.files}
+    assert {"draft_report.txt", "draft_report.dcm"} <= names
+
+
+def test_without_a_generator_there_is_no_draft(answer):
+    assert panels.report(answer) == "" and "report" not in answer.record
+
+
+def test_a_generator_is_told_from_the_models_or_named(generator, checkpoints, tmp_path):
+    head = str(checkpoints["classification"])
+    assert open_writer([head], None) == ([head], None)
+    others, writer = open_writer([head], f"words={generator}")
+    assert others == [head] and writer.facts.name == "words" and writer.facts.task == "report"
+    with pytest.raises(ValueError, match="give one for --report"):
+        open_writer([str(generator)], str(generator))
+    with pytest.raises(ValueError, match="not a report generator"):
+        open_writer([], head)
+    write_space(tmp_path / "space", [head, str(generator)], Limits(), lambda line: None)
+    assert (tmp_path / "space/models/writer/tokenizer.json").is_file()
+
+
 # Models
 
 
@@ -352,7 +448,16 @@ def test_tiny_joins_only_where_no_model_tells_the_anatomy(checkpoints, checkpoin
 def test_help_names_every_option():
     result = CliRunner().invoke(app, ["demo", "--help"])
     assert result.exit_code == 0
-    for option in ("--model", "--host", "--port", "--max-mb", "--max-seconds", "--no-browser", "--save-space"):
+    for option in (
+        "--model",
+        "--report",
+        "--host",
+        "--port",
+        "--max-mb",
+        "--max-seconds",
+        "--no-browser",
+        "--save-space",
+    ):
         assert option in result.stdout
 
 

@@ -177,6 +177,50 @@ def test_nothing_is_asked_of_another_machine(desktop):
     assert desktop.wrong == []
 
 
+@pytest.fixture(scope="module")
+def report_page(checkpoints, tmp_path_factory):
+    """A page with a report generator that has learned a report by heart."""
+    from report_helpers import learned_generator, save_generator
+
+    from echocare_hf.app.analysis import Analyser
+    from echocare_hf.app.command import load_with_anatomy, open_writer
+    from echocare_hf.app.limits import Limits
+    from echocare_hf.app.page import build_page, serve, stop
+
+    model, processor = learned_generator(
+        "The head measures 9 mm. No fluid.", told=[("fetal head", None), (None, None)]
+    )
+    folder = save_generator(tmp_path_factory.mktemp("reports") / "writer", model, processor)
+    others, writer = open_writer([str(checkpoints["keypoints"])], str(folder))
+    writer.organ = "fetal head"
+    page = build_page(Analyser(load_with_anatomy(others), Limits(8, 120), writer))
+    yield serve(page, "127.0.0.1")
+    stop(page)
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_report_draft(browser, report_page, samples, pictures, size):
+    tab = open_tab(browser, report_page, size)
+    assert "writer" in tab.inner_text("#ec-input") and not tab.locator("#ec-report").is_visible()
+    analyse(tab, samples["clip.mp4"])
+    tab.get_by_role("tab", name="Report draft").click()
+    tab.wait_for_selector("#ec-report .said img")
+    said = tab.inner_text("#ec-report")
+    assert "DRAFT" in said and "clinician" in said and "The head measures 9 mm." in said
+    assert "no measurement supports: 9 mm" in said and "frame" in said
+    beside = tab.evaluate(
+        """() => { const row = document.querySelector('#ec-report .said');
+        const [shots, words] = [...row.children].map(each => each.getBoundingClientRect());
+        return [shots.left, shots.top, words.left, words.top, document.documentElement.scrollWidth, window.innerWidth] }"""
+    )
+    left, top, words_left, words_top, scroll, inner = beside
+    assert scroll <= inner and (words_left > left and abs(words_top - top) < 5 if size is DESKTOP else words_top > top)
+    assert tab.eval_on_selector("#ec-report .said img", "each => each.naturalWidth") > 20
+    tab.locator("#ec-report").screenshot(path=pictures / f"report_{size['width']}.png")
+    tab.close()
+    assert tab.wrong == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone(browser, page, samples, pictures, scheme):
     tab = open_tab(browser, page[1], PHONE, is_mobile=True, has_touch=True, color_scheme=scheme)

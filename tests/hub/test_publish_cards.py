@@ -1,21 +1,20 @@
-"""Cards are filled from what was measured: figures, intervals, preprocessing, carbon; of a model that ships and of a data set."""
+"""Cards are filled from what was measured: figures, intervals, preprocessing, carbon; of a fine-tuned model and of one that ships."""
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
-from publish_helpers import RECORD, make_model, refusal, run_publish
+from publish_helpers import RECORD, make_model, refusal
 from scipy.stats import binomtest
 
 from echocare_hf import EchoCareImageProcessorPil, checkpoint_path
 from echocare_hf.finetuning.card import card_text
 from echocare_hf.hub.card_parts import TEMPLATES, carbon, preprocessing, wilson_interval
-from echocare_hf.hub.publish_card import new_card
+from echocare_hf.hub.publish_card import check_card, finish_card, new_card, read_card
 from echocare_hf.hub.publish_folder import open_source
 
 
@@ -78,6 +77,30 @@ def test_the_card_of_tiny_has_the_figures_of_its_record():
     )
 
 
+def test_the_card_that_ships_is_that_of_the_template_with_a_licence_for_each_source():
+    """Its figures and counts are those of the record, its sections those of the template, and strangers can run its commands."""
+    source = open_source("echocare-tiny")
+    record = json.loads((checkpoint_path() / "training.json").read_text())
+    text = (checkpoint_path() / "README.md").read_text()
+    headings = re.findall(r"^## .*$", (TEMPLATES / "pretrained_card.md").read_text(), re.MULTILINE)
+    assert headings and all(f"{heading}\n" in text for heading in headings)
+    for name, value in record["history"][-1].items():
+        if name.startswith("validation_"):
+            assert f"| {name.removeprefix('validation_')} | {value} |" in text
+    by_licence = dict.fromkeys(record["licences"], 0)
+    for name, count in record["sources"].items():
+        (row,) = re.findall(rf"^\| {name} \| (.*) \| {count} \|$", text, re.MULTILINE)
+        for licence, number in re.findall(r"([\w. -]+?) \((\d+)\)", row.replace(", ", "\n")):
+            by_licence[licence.strip()] += int(number)
+    assert by_licence == record["licences"]
+
+    card = read_card(source, False, "echocare-tiny")
+    check_card(source, card, True)
+    published = finish_card(source, card, "org/tiny", None)
+    assert 'folder = "org/tiny"' in published.text and "echocare_hf import" not in published.text
+    assert "custom_code" in published.data["tags"] and "muscle_timtrack" in published.text
+
+
 def test_the_templates_of_the_repository_are_those_of_the_package():
     from pathlib import Path
 
@@ -91,33 +114,3 @@ def test_a_new_card_takes_the_place_of_one_that_says_nothing(tmp_path):
     (folder / "README.md").write_text("# mine\n")
     assert "state no licence" in refusal(folder, "--repo-id", "org/lesion", "--dry-run")
     assert yaml.safe_load(new_card(open_source(str(folder)), "lesion").split("---")[1])["license"] == "apache-2.0"
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A curated data set of phantoms."""
-    pytest.importorskip("daft", reason="daft, which echocare curate runs on, is not installed")
-    from typer.testing import CliRunner
-
-    from echocare_hf.cli import app
-    from echocare_hf.data.phantom_folder import write_phantom_folder
-
-    root = tmp_path_factory.mktemp("data")
-    write_phantom_folder(root / "raw", 12, size=128)
-    result = CliRunner().invoke(app, ["curate", str(root / "raw"), "--output", str(root / "corpus"), "--workers", "1"])
-    assert result.exit_code == 0, result.output
-    return root / "corpus"
-
-
-def test_a_data_set_is_published_as_one(corpus, tmp_path):
-    folder = shutil.copytree(corpus, tmp_path / "corpus")
-    result = run_publish(folder, "--repo-id", "org/corpus", "--dry-run", "--audited")
-    assert result.exit_code == 0, result.output
-    assert "org/corpus (dataset, private)" in result.output and "streams train" in result.output
-    assert 'load_dataset("org/corpus"' in result.output and "audit.csv  " not in result.output
-
-    header = "why,source,source_path,frame,id,split,group,text_suspected\n"
-    (folder / "audit.csv").write_text(header + "text,a,b.png,0,1,train,,2\n")
-    assert "lists 1 images that may show or be called after a person" in refusal(
-        folder, "--repo-id", "org/c", "--dry-run"
-    )

@@ -30,7 +30,8 @@ from echocare_hf.examination.models import LoadedModel
 from echocare_hf.examination.overlays import Style
 from echocare_hf.examination.records import Record
 from echocare_hf.examination.region import Region
-from echocare_hf.examination.results import FileResult, FrameResult
+from echocare_hf.examination.report_writer import ReportWriter
+from echocare_hf.examination.results import FileResult, FrameResult, ModelFacts
 from echocare_hf.examination.writing import ResultFolder
 
 from .limits import Limits
@@ -92,12 +93,20 @@ class Analyser:
     Args:
         models: from `load_models`.
         limits: of each request.
+        writer: of draft reports, None for none.
     """
 
-    def __init__(self, models: Sequence[LoadedModel], limits: Limits | None = None) -> None:
-        self.models, self.limits = list(models), limits or Limits()
+    def __init__(
+        self, models: Sequence[LoadedModel], limits: Limits | None = None, writer: ReportWriter | None = None
+    ) -> None:
+        self.models, self.limits, self.writer = list(models), limits or Limits(), writer
         self._examinations: OrderedDict[Choices, Examination] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def facts(self) -> list[ModelFacts]:
+        """Which models there are, the report generator last."""
+        return [model.facts for model in self.models] + ([self.writer.facts] if self.writer else [])
 
     def style(self, threshold: float) -> Style:
         """How findings are drawn."""
@@ -203,6 +212,7 @@ class Analyser:
                 threshold=choices.threshold,
                 spacing=choices.spacing,
                 every=choices.every,
+                report=self.writer,
             )
             if len(self._examinations) > MOST_EXAMINATIONS:
                 self._examinations.popitem(last=False)

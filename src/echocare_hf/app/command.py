@@ -10,6 +10,8 @@ from transformers.utils import logging
 
 from echocare_hf.checkpoints import checkpoint_path
 from echocare_hf.examination.models import LoadedModel, load_models
+from echocare_hf.examination.report_model import AMONG_MODELS, load_report_model, split_report_models
+from echocare_hf.examination.report_writer import ReportWriter
 
 from .analysis import Analyser
 from .examples import Example, examples_folder, make_examples
@@ -26,15 +28,18 @@ def run_command(
     limits: Limits,
     open_browser: bool,
     say: Callable[[str], None],
+    report: str | None = None,
 ) -> None:
     """Serves the page until the program is stopped.
 
     Args:
-        models: checkpoints as `load_models` takes them; `echocare-tiny` joins them for the anatomy if none of them has that task.
+        models: checkpoints as `load_models` takes them; `echocare-tiny` joins them for the anatomy if none of them has that task. A report
+            generator may be among them.
         host, port: to listen at.
         limits: of a request.
         open_browser: whether to open the page.
         say: prints a line.
+        report: a report generator, None for the one among `models`, if there is one.
 
     Raises:
         ImportError: without Gradio.
@@ -42,14 +47,36 @@ def run_command(
         OSError: for a port that is taken.
     """
     page_module = import_page()
-    analyser = Analyser(load_with_anatomy(models), limits)
+    others, writer = open_writer(models, report)
+    analyser = Analyser(load_with_anatomy(others), limits, writer)
     page = page_module.build_page(analyser, _examples(), host)
     try:
         address = page_module.serve(page, host, port, open_browser)
-        say(f"EchoCare is at {address} with {', '.join(model.name for model in analyser.models)}. Ctrl-C ends it.")
+        say(f"EchoCare is at {address} with {', '.join(facts.name for facts in analyser.facts)}. Ctrl-C ends it.")
         threading.Event().wait()
     finally:
         page_module.stop(page)
+
+
+def open_writer(models: Sequence[str], report: str | None) -> tuple[list[str], ReportWriter | None]:
+    """The models that find things, and what writes draft reports, where a report generator is given.
+
+    Args:
+        models: checkpoints, among them perhaps a report generator.
+        report: a report generator, None for the one among `models`.
+
+    Raises:
+        ValueError: for several generators, or one that cannot be loaded.
+    """
+    logging.disable_progress_bar()
+    if report is None:
+        try:
+            return split_report_models(models, None)[0], None
+        except ValueError:  # there is a generator among them
+            report = AMONG_MODELS
+    others, generator = split_report_models(models, report)
+    assert generator is not None
+    return others, ReportWriter(load_report_model(generator))
 
 
 def load_with_anatomy(models: Sequence[str]) -> list[LoadedModel]:

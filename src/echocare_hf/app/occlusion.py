@@ -28,11 +28,11 @@ MOST_TARGETS = 12
 
 @dataclass(frozen=True)
 class Target:
-    """A score that can be explained: the model's name, the label, and what the score is without a cover."""
+    """A score that can be explained: the model's name, the label, and what the score is without a cover; None where the map tells it."""
 
     model: str
     label: str
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +51,21 @@ class OcclusionMap:
 
 
 def find_targets(found: FrameResult) -> list[Target]:
-    """The scores of a frame that can be explained: nodes of the anatomy tree, then classes, best first in each model."""
+    """The scores of a frame that can be explained, best first in each model.
+
+    Nodes of the anatomy tree, classes, the best object of each label, landmarks, and the classes of a segmentation, whose score is the
+    mean probability where they were found. Scores of a clip as a whole are none of a frame.
+    """
     targets = []
-    for group in (found.anatomy, found.classes):
+    for group in (found.anatomy, found.classes, found.ellipses, found.landmarks):
         for model, labels in group.items():
-            targets += [Target(model, label.label, label.score) for label in labels[:MOST_TARGETS]]
+            best: dict[str, float] = {}
+            for each in labels:
+                best[each.label] = max(each.score, best.get(each.label, 0.0))
+            targets += [Target(model, label, score) for label, score in list(best.items())[:MOST_TARGETS]]
+    for model, segmentation in found.segmentations.items():
+        there = set(np.unique(segmentation.label_map).tolist())
+        targets += [Target(model, label, None) for value, label in segmentation.classes.items() if value in there]
     return targets
 
 
@@ -65,17 +75,17 @@ def occlusion_map(
     """Covers windows of an image with its mean colour and looks at a score.
 
     Args:
-        model: of task anatomy or classification.
+        model: of task anatomy, classification, detection, keypoints or segmentation.
         crop: uint8 `(height, width, 3)`, as the model gets it before resizing.
-        label: the node's or class's name.
+        label: the name of the node, class, object or landmark.
         check: called before each batch; see `Analyser.turn`.
         windows: along each side, at least 2.
 
     Raises:
         ValueError: for a label that the model has no score of.
     """
-    score_of = _scores_of(model, label)
     image = model.resize(crop)
+    score_of = _scores_of(model, label, image)
     height, width = image.shape[1:]
     lit = image.amax(0) > 0
     fill = image[:, lit].float().mean(1).round().to(torch.uint8) if lit.any() else torch.zeros(3, dtype=torch.uint8)
@@ -108,23 +118,67 @@ def _spans(length: int, windows: int) -> list[tuple[int, int]]:
     return list(zip(edges[:-2], edges[2:], strict=True))
 
 
-def _scores_of(model: LoadedModel, label: str) -> Callable[[Tensor], Tensor]:
-    """A function from resized images, uint8 `(batch, 3, height, width)`, to the label's scores `(batch,)`."""
-    names = (model.config.anatomy_tree or {})["names"] if model.task == "anatomy" else list(model.labels.values())
-    if model.task not in ("anatomy", "classification") or label not in names:
+def _scores_of(model: LoadedModel, label: str, image: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function from resized images, uint8 `(batch, 3, height, width)`, to the label's scores `(batch,)`.
+
+    Args:
+        model: any with scores.
+        label: of the score.
+        image: without a cover, uint8 `(3, height, width)`.
+    """
+    names = _names(model)
+    if label not in names:
         raise ValueError(f"{model.name} has no score of {label!r}")
     index = names.index(label)
 
-    @torch.inference_mode()
     def anatomy(images: Tensor) -> Tensor:
         return anatomy_scores(model, model.normalize(images))[:, index]
 
-    @torch.inference_mode()
-    def classes(images: Tensor) -> Tensor:
+    def classification(images: Tensor) -> Tensor:
         rows = class_labels(model, model.network(model.normalize(images)).logits)
         return torch.tensor([next(each.score for each in row if each.label == label) for row in rows])
 
-    return anatomy if model.task == "anatomy" else classes
+    def detection(images: Tensor) -> Tensor:
+        found = model.processor.post_process_oriented_detection(
+            model.network(model.normalize(images)), threshold=0.0, target_sizes=[tuple(image.shape[1:])] * len(images)
+        )
+        return torch.tensor(
+            [each["scores"][each["labels"] == index].max(initial=0.0) for each in map(_as_arrays, found)]
+        )
+
+    def keypoints(images: Tensor) -> Tensor:
+        found = model.processor.post_process_keypoint_detection(
+            model.network(model.normalize(images)), target_sizes=[tuple(image.shape[1:])] * len(images)
+        )
+        return torch.stack([each["scores"][index].float().cpu() for each in found])
+
+    def probabilities(images: Tensor) -> Tensor:
+        return model.network(model.normalize(images)).logits.float().softmax(1)  # (batch, classes, height, width)
+
+    def segmentation(images: Tensor) -> Tensor:
+        return probabilities(images)[:, index, there].mean(-1).cpu()
+
+    if model.task == "segmentation":
+        with torch.inference_mode():
+            there = probabilities(image[None])[0].argmax(0) == index
+        if not there.any():
+            raise ValueError(f"{model.name} finds no {label!r} in this image")
+    functions = {"anatomy": anatomy, "classification": classification, "detection": detection, "keypoints": keypoints}
+    return torch.inference_mode()({**functions, "segmentation": segmentation}[model.task])
+
+
+def _names(model: LoadedModel) -> list[str]:
+    """The names that a model has scores of, in the order of its outputs."""
+    if model.task == "anatomy":
+        return list((model.config.anatomy_tree or {})["names"])
+    if model.task == "keypoints":
+        count = model.config.num_keypoints
+        return list(model.config.keypoint_names or [f"keypoint {index}" for index in range(count)])
+    return list(model.labels.values()) if model.task in ("classification", "detection", "segmentation") else []
+
+
+def _as_arrays(found: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: found[name].float().cpu().numpy() for name in ("scores", "labels")}
 
 
 __all__ = ["OcclusionMap", "Target", "find_targets", "occlusion_map"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from echocare_hf.data.reading_record import one_line
+from echocare_hf.examination.report_page import REPORT_STYLE
 
 from . import panels
 from .analysis import Analyser, Answer, as_choices
@@ -124,10 +125,7 @@ class Desk:
             panels.layers_panel(each, f"{answer.result.name}, enhanced", "Before / after", 0.5, wipe=True)
             for each in enhanced_layers(answer).values()
         ]
-        targets = [
-            (f"{each.label}  {each.score:.2f}  ({each.model})", f"{each.model}\n{each.label}")
-            for each in find_targets(answer.found)
-        ]
+        targets = [(panels.target_name(each), f"{each.model}\n{each.label}") for each in find_targets(answer.found)]
         name = f"frame {answer.found.index}" if answer.is_clip else answer.result.name
         return [
             answer.folder.name,
@@ -138,6 +136,8 @@ class Desk:
             gr.update(value=video, visible=video is not None),
             gr.update(value="".join(wipes)),
             gr.update(visible=bool(wipes)),
+            panels.report(answer),
+            gr.update(visible="report" in answer.record),
             gr.update(choices=targets, value=targets[0][1] if targets else None),
             "",
             gr.update(visible=bool(targets)),
@@ -153,7 +153,7 @@ class Desk:
         hidden = gr.update(visible=False)
         return [
             *("", said, "", "", hidden),
-            *(gr.update(value=None, visible=False), "", hidden),
+            *(gr.update(value=None, visible=False), "", hidden, "", hidden),
             *(gr.update(choices=[], value=None), "", hidden, gr.update(value=None), record),
         ]
 
@@ -247,7 +247,7 @@ def build_page(analyser: Analyser, examples: Sequence[Example] = (), host: str =
                         info="Millimetres per pixel, down and across, for files without it: 0.2 or 0.2,0.3",
                         max_lines=1,
                     )
-                gr.HTML(panels.models_panel(analyser.models))
+                gr.HTML(panels.models_panel(analyser.facts))
             with gr.Column(scale=7, min_width=320, elem_id="ec-results"):
                 summary = gr.HTML(panels.WAITING, elem_id="ec-summary")
                 with gr.Row(equal_height=False, elem_id="ec-pair"):
@@ -265,6 +265,8 @@ def build_page(analyser: Analyser, examples: Sequence[Example] = (), host: str =
                 with gr.Tabs(visible=False, elem_id="ec-tabs") as tabs:
                     with gr.Tab("Enhanced", visible=False) as enhanced_tab:
                         enhanced = gr.HTML(elem_id="ec-enhanced")
+                    with gr.Tab("Report draft", visible=False) as report_tab:
+                        report = gr.HTML(elem_id="ec-report")
                     with gr.Tab("Why this score?") as map_tab:
                         with gr.Row(equal_height=False):
                             target = gr.Dropdown(
@@ -282,7 +284,7 @@ def build_page(analyser: Analyser, examples: Sequence[Example] = (), host: str =
                     with gr.Tab("JSON"):
                         record = gr.JSON(label="result.json", show_label=False, max_height=480, elem_id="ec-json")
         outputs = [
-            *(token, summary, viewer, findings, tabs, clip, enhanced, enhanced_tab),
+            *(token, summary, viewer, findings, tabs, clip, enhanced, enhanced_tab, report, report_tab),
             *(target, heat, map_tab, downloads, record),
         ]
         inputs = [file, threshold, every, spacing]
@@ -352,7 +354,7 @@ def serve(page: Page, host: str, port: int | None = None, open_browser: bool = F
         prevent_thread_lock=True,
         max_file_size=int(page.analyser.limits.megabytes * MEGABYTE),
         theme=theme(),
-        css=_part("style.css"),
+        css=f"{_part('style.css')}\n.ec-draft {{ {REPORT_STYLE} }}",
         head=f'<meta name="referrer" content="no-referrer"><script>{_part("viewer.js")}</script>',
         footer_links=[],
         run_history=False,

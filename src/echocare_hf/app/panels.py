@@ -1,20 +1,22 @@
 """What the page says, as HTML: every text of a file or a model is escaped, for the browser and for Gradio's templates."""
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from echocare_hf.drawing_page import NOT_A_DEVICE
 from echocare_hf.drawing_style import Colour
-from echocare_hf.examination.models import LoadedModel
 from echocare_hf.examination.overlays import quantity_text
-from echocare_hf.examination.results import FileResult, Label, Measurement
+from echocare_hf.examination.report_page import draft_section
+from echocare_hf.examination.results import FileResult, Label, Measurement, ModelFacts
 
 from .analysis import Answer
 from .limits import Limits
-from .occlusion import OcclusionMap
+from .occlusion import OcclusionMap, Target
 from .pictures import Layers
 
+_LINK = re.compile(r"</?a\b[^>]*>")
 MOST_CLASSES = 8
 MOST_NODES = 14
 
@@ -27,8 +29,11 @@ WORKING = '<div class="ec-empty" role="status"><div class="ec-fan ec-busy" aria-
 
 def text(value: Any) -> str:
     """A text for HTML; braces and dollar signs too, which Gradio's templates would read."""
-    escaped = html.escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-    return escaped.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;")
+    return _no_template(html.escape(str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")))
+
+
+def _no_template(markup: str) -> str:
+    return markup.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;")
 
 
 def header(where: str) -> str:
@@ -57,11 +62,11 @@ def limits_line(limits: Limits) -> str:
     )
 
 
-def models_panel(models: Sequence[LoadedModel]) -> str:
-    """Which models look at a file."""
+def models_panel(models: Sequence[ModelFacts]) -> str:
+    """Which models look at a file, and write of it."""
     rows = "".join(
         f'<li><span class="ec-task">{text(model.task)}</span><span>{text(model.name)}</span>'
-        f'<span class="ec-soft">{text(model.facts.sha256[:8])}</span></li>'
+        f'<span class="ec-soft">{text(model.sha256[:8])}</span></li>'
         for model in models
     )
     return f'<h2 class="ec-small">Models</h2><ul class="ec-models">{rows}</ul>'
@@ -193,6 +198,19 @@ def measurements(measured: Sequence[Measurement], result: FileResult) -> str:
         f'<section><h3>Measurements</h3>{note}<div class="ec-scroll" tabindex="0" role="region" aria-label="Measurements">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
+
+
+def report(answer: Answer) -> str:
+    """The draft report: frames beside the sentences that they support, the notice, what was measured; "" without one."""
+    section = draft_section(answer.record, answer.folder / "results")
+    unlinked = _LINK.sub("", section)  # the pictures lie in the folder of the request, which nobody can open
+    return f'<div class="ec-draft">{_no_template(unlinked)}</div>' if section else ""
+
+
+def target_name(target: Target) -> str:
+    """A score that can be explained, in the list of them."""
+    score = "" if target.score is None else f"{target.score:.2f}  "
+    return f"{target.label}  {score}({target.model})"
 
 
 def occlusion(label: str, found: OcclusionMap) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .publish_folder import Source, read_json
+from .publish_report import REPORT_TASK
 
 _STRANGER = Path(__file__).with_name("stranger.py")
 _MOST_SECONDS = 1800
@@ -19,7 +20,9 @@ _TASKS = {
     "AutoModelForSemanticSegmentation": "image-segmentation",
     "AutoModelForObjectDetection": "object-detection",
     "AutoModelForVideoClassification": "video-classification",
+    "AutoModelForImageTextToText": REPORT_TASK,
 }
+_CALL_OPTIONS = {REPORT_TASK: {"text": "", "return_full_text": False, "max_new_tokens": 200}}
 _OPTIONS = {"image-feature-extraction": {"pool": True}, "video-classification": {"frame_sampling_rate": 1}}
 _KEPT_VARIABLES = (
     "HF_HUB_OFFLINE",
@@ -75,7 +78,9 @@ class Trial:
             "auto_class": self.auto_class,
             "task": self.task,
             "infer_task": bool(hub) and self.task != "image-feature-extraction",
+            "processor_class": "AutoProcessor" if self.task == REPORT_TASK else "AutoImageProcessor",
             "pipeline_options": _OPTIONS.get(self.task, {}),
+            "call_options": _CALL_OPTIONS.get(self.task, {}),
             "images": [str(image) for image in images],
             "output": str(output),
         }

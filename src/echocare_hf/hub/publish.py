@@ -18,9 +18,11 @@ from .publish_card import Card, check_card, finish_card, read_card, with_example
 from .publish_examples import EXAMPLES, OUTPUT, check_pictures, draw_result, find_examples, place_examples
 from .publish_folder import Source, open_source, read_json, stage, tree_text
 from .publish_refusals import check_files
+from .publish_report import report_record, without_example_texts
 from .publish_upload import Hub, Uploaded, check_repo_id
 
 DEFAULT_MAX_FILE_MB = 5000.0
+_NO_LICENCE = {"", "not stated", "unknown", "none"}
 _NUM_FRAMES = 16  # of a phantom's clip, where the configuration does not say
 
 
@@ -79,6 +81,8 @@ def publish(folder: str, options: PublishOptions, say: Callable[[str], None]) ->
         card = Card(card.data | {"license": options.licence}, card.text)
     check_card(source, card, options.private is False)
     _check_audit(source, options.audited)
+    if options.private is False:
+        _check_licences(source)
     hub = None if options.dry_run else Hub(options.repo_id, source.kind, options.token)
     if hub is not None:
         hub.check_access(options.private)
@@ -88,7 +92,7 @@ def publish(folder: str, options: PublishOptions, say: Callable[[str], None]) ->
         for remark in stage(source, staged):
             say(remark)
         card = finish_card(source, card, options.repo_id, options.licence)
-        card = _without_unlicensed_pictures(source, staged, card, say)
+        card = _without_unlicensed_examples(source, staged, card, say)
         trial = Trial(source, staged)
         card, answer, images = _try_here(trial, card, examples, say)
         (staged / "README.md").write_text(str(card), encoding="utf-8")
@@ -119,8 +123,29 @@ def _check_audit(source: Source, audited: bool) -> None:
         )
 
 
-def _without_unlicensed_pictures(source: Source, staged: Path, card: Card, say: Callable[[str], None]) -> Card:
-    """Takes the contact sheet of validation images out unless everybody may pass those images on."""
+def _check_licences(source: Source) -> None:
+    """Refuses to make images public of which nobody says under which licence they are."""
+    path = source.files.get("report.json")
+    if source.kind != "dataset" or path is None:
+        return
+    for name, licences in read_json(path).get("licences_of", {}).items():
+        if count := sum(number for licence, number in licences.items() if licence.lower() in _NO_LICENCE):
+            raise ValueError(
+                f"{path}: {count} images of {name} have no licence that is known; state it where they come from and curate again, or "
+                "leave --public out"
+            )
+
+
+def _without_unlicensed_examples(source: Source, staged: Path, card: Card, say: Callable[[str], None]) -> Card:
+    """Takes the contact sheet of validation images, and written reports, out unless everybody may pass those on."""
+    if (reports := report_record(source)) is not None:
+        text, left_out = without_example_texts(reports, staged, card.text)
+        if left_out:
+            say(
+                "note: the written reports of metrics.json and the card are left out, because their licences do not let everybody pass "
+                "them on"
+            )
+        card = card._replace(text=text)
     sheet = staged / "predictions.png"
     if source.kind != "model" or not sheet.is_file():
         return card

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import yaml
 from huggingface_hub import ModelCard
 
+from .card_parts import TEMPLATES
 from .publish_folder import Source, read_json
+from .publish_report import finish_report_card, new_report_card, report_record
 
 _FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n?(.*)\Z", re.DOTALL)
+_CODE = re.compile(r"^```python\n.*?^```", re.DOTALL | re.MULTILINE)
 _LOCAL = re.compile(r'^folder = "\."  # .*$', re.MULTILINE)
 _TRAINED_ON = re.compile(r"^#+ .*(train|data|source|what is in it).*$", re.IGNORECASE | re.MULTILINE)
 _HELD = re.compile(r"\A\s*(#|\Z)")  # a section that holds nothing
@@ -46,10 +49,12 @@ def read_card(source: Source, new: bool, name: str) -> Card:
         ValueError: if there is none, its metadata are no YAML, or there is no record to write one from.
     """
     path = source.folder / "README.md"
-    if new or source.shipped:
+    if new:
         text = new_card(source, name)
     elif path.is_file():
         text = path.read_text(encoding="utf-8")
+        if source.shipped:  # its commands name the package, which strangers do not have
+            text = _CODE.sub(lambda _: _template_code("pretrained_card.md"), text, count=1)
     else:
         raise ValueError(
             f"{source.folder}: has no card (README.md); --new-card writes one from metrics.json or training.json"
@@ -64,6 +69,13 @@ def read_card(source: Source, new: bool, name: str) -> Card:
     return Card(data, found[2] if found else text)
 
 
+def _template_code(template: str) -> str:
+    """The first block of code of a template, which loads a folder."""
+    found = _CODE.search((TEMPLATES / template).read_text(encoding="utf-8"))
+    assert found is not None
+    return found[0]
+
+
 def new_card(source: Source, name: str) -> str:
     """A card from the records that the makers of the folder left in it."""
     folder = source.folder
@@ -74,10 +86,12 @@ def new_card(source: Source, name: str) -> str:
         record = read_json(folder / "metrics.json")
         size = read_json(folder / "preprocessor_config.json")["size"]
         try:
+            if report_record(source) is not None:
+                return new_report_card(folder, record)
             return finetuned(folder, TASKS[record["task"]].pipeline_tag, (size["height"], size["width"]), record)
         except KeyError as error:
             raise ValueError(
-                f"{folder / 'metrics.json'}: lacks {error}; only records of training/finetune.py make a card"
+                f"{folder / 'metrics.json'}: lacks {error}; only records of training/finetune.py and training/report.py make a card"
             ) from error
     if (folder / "training.json").is_file():
         from ..pretraining.publication import card_text as pretrained
@@ -178,6 +192,8 @@ def finish_card(source: Source, card: Card, repo_id: str, licence: str | None) -
     tags = list(data.get("tags") or [])
     data["tags"] = [*tags, *(tag for tag in ("custom_code",) if tag not in tags)]
     text = _LOCAL.sub(lambda _: f'folder = "{repo_id}"', text)
+    if (record := report_record(source)) is not None:
+        data, text = finish_report_card(source.folder, record, data, text, repo_id)
     if "predictions.png" not in source.files:
         text = _PREDICTIONS.sub("", text)
     return Card(data, text)
@@ -237,6 +253,9 @@ def _output(result: Mapping[str, Any], picture: str | None) -> tuple[Any, str]:
         if all(0 <= score <= 1 for score in scores):
             return entries, words
         return {"text": words}, words
+    if result["kind"] == "text":
+        words = " ".join(value.split()) or "(nothing)"
+        return {"text": words}, words.replace("|", "\\|")
     if result["kind"] == "features":
         first = ", ".join(f"{number:.3f}" for number in value["first"])
         words = f"an embedding of shape {'x'.join(map(str, value['shape']))}, which begins {first}"

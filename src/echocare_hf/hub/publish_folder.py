@@ -164,9 +164,9 @@ def stage(source: Source, target: Path) -> list[str]:
         _link_or_copy(path, place)
     if source.kind == "dataset":
         return []
-    remarks = []
     if source.config.get("model_type") == "echocare":
-        remarks = _add_code(source, target)
+        _add_code(source, target)
+    remarks = _changed_code(source)
     for added, name in ((HANDLER, "handler.py"), (REQUIREMENTS, "requirements.txt")):
         if not (target / name).exists():
             shutil.copyfile(added, target / name)
@@ -183,10 +183,9 @@ def _link_or_copy(path: Path, place: Path) -> None:
     shutil.copyfile(path, place)
 
 
-def _add_code(source: Source, target: Path) -> list[str]:
-    """The code files and what names them, where the folder has none; says if the folder's code is not that of this package."""
-    own = sorted(name for name in source.files if name.endswith("_echocare.py"))
-    if not own:
+def _add_code(source: Source, target: Path) -> None:
+    """The code files and what names them, where the folder has none."""
+    if not any(name.endswith("_echocare.py") for name in source.files):
         copy_code(target)
     values = read_json(target / "config.json")
     if "auto_map" not in values:
@@ -198,6 +197,11 @@ def _add_code(source: Source, target: Path) -> list[str]:
     for name in PREPROCESSORS:
         if (target / name).is_file() and "auto_map" not in (values := read_json(target / name)):
             write_json(target / name, values | {"auto_map": {"AutoImageProcessor": IMAGE_PROCESSOR_AUTO_MAP}})
+
+
+def _changed_code(source: Source) -> list[str]:
+    """A line if the folder's code is not that of this package."""
+    own = sorted(name for name in source.files if name.endswith(("_echocare.py", "_echocare_report.py")))
     package = Path(modeling_echocare.__file__).parent
     changed = [
         name

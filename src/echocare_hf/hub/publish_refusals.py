@@ -174,7 +174,7 @@ def _line(text: str, place: int) -> int:
 def leftover(names: Iterable[str]) -> list[str]:
     """Of files in a repository, those that take part in loading a model or show it: of an older version they would mislead."""
     kinds = re.compile(
-        r"[^/]*\.safetensors(\.index\.json)?|[^/]*_echocare\.py|examples/.*|data/.*\.parquet|[^/]*\.(bin|pt|pth|pkl|ckpt)"
+        r"[^/]*\.safetensors(\.index\.json)?|[^/]*_echocare(_report)?\.py|examples/.*|data/.*\.parquet|[^/]*\.(bin|pt|pth|pkl|ckpt)"
     )
     return sorted(name for name in names if kinds.fullmatch(name))
 

@@ -41,7 +41,9 @@ def try_model(request: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("some of its weights are not finite")
     answer: dict[str, Any] = {
         "model": type(model).__name__,
-        "processor": type(transformers.AutoImageProcessor.from_pretrained(source, **options)).__name__,
+        "processor": type(
+            getattr(transformers, request["processor_class"]).from_pretrained(source, **options)
+        ).__name__,
         "results": {},
     }
     del model
@@ -49,7 +51,9 @@ def try_model(request: dict[str, Any]) -> dict[str, Any]:
     run: Any = transformers.pipeline(model=source, **options, **request["pipeline_options"])
     answer["task"] = run.task
     for number, image in enumerate(request["images"]):
-        answer["results"][Path(image).name] = written_down(run(image), number, Path(request["output"]))
+        answer["results"][Path(image).name] = written_down(
+            run(image, **request["call_options"]), number, Path(request["output"])
+        )
     return answer
 
 
@@ -64,6 +68,8 @@ def written_down(result: Any, number: int, folder: Path) -> dict[str, Any]:
         result.save(folder / name)
         return {"kind": "image", "value": {"image": name}, "sum": int(np.asarray(result, np.int64).sum())}
     if isinstance(result, list) and result and isinstance(result[0], dict):
+        if "generated_text" in result[0]:
+            return {"kind": "text", "value": result[0]["generated_text"]}
         entries = []
         for place, entry in enumerate(result):
             kept = dict(entry)

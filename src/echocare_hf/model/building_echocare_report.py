@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import is_torchvision_available
 
 from .configuration_echocare import EchoCareConfig
 from .configuration_echocare_report import EchoCareReportConfig
@@ -13,9 +12,6 @@ from .encoder_echocare_report import EchoCareReportEncoder
 from .image_processing_pil_echocare import EchoCareImageProcessorPil
 from .processing_echocare_report import EchoCareReportProcessor
 from .tokenizer_echocare_report import INDICATION, ORGAN, REPORT, prepare_report_tokenizer, train_report_tokenizer
-
-if is_torchvision_available():
-    from .image_processing_echocare import EchoCareImageProcessor
 
 # The checkpoints that come with the package lie beside this folder, as in `echocare_hf.checkpoints`.
 _SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -116,13 +112,15 @@ def _load_decoder(model: Any, source: str, vocab_size: int) -> None:
 
 
 def _image_processor(source: str | None, config: EchoCareConfig) -> Any:
-    """The checkpoint's image processor, where it has one; else one for the size that the encoder expects."""
-    kind = EchoCareImageProcessor if is_torchvision_available() else EchoCareImageProcessorPil
+    """The checkpoint's image processor, where it has one; else one for the size that the encoder expects.
+
+    The one without torchvision: transformers asks a stranger's machine for whatever a file of the repository imports.
+    """
     if source is not None and (Path(source) / "preprocessor_config.json").is_file():
-        return kind.from_pretrained(source)
+        return EchoCareImageProcessorPil.from_pretrained(source)
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    return kind(size={"height": height, "width": width})
+    return EchoCareImageProcessorPil(size={"height": height, "width": width})
 
 
 __all__ = ["build_report_generator"]
