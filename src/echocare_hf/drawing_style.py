@@ -2,7 +2,7 @@
 
 import unicodedata
 from bisect import bisect_right
-from functools import cache
+from functools import cache, lru_cache
 
 from PIL import ImageFont
 
@@ -49,11 +49,13 @@ def drawable(text: str) -> str:
     return "".join(character if _is_drawable(character) else "?" for character in plain)
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, size: int) -> float:
     """Width of a line of text in pixels."""
     return text_font(size).getlength(drawable(text))
 
 
+@lru_cache(maxsize=4096)
 def shorten(text: str, size: int, width: float) -> str:
     """The text cut to a width in pixels, with three dots where something is missing."""
     text = drawable(text)

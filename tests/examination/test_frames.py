@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from input_helpers import clip, shaded, write_gif, write_video
 from PIL import Image
 from pydicom import uid
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from reading_helpers import make_dicom, make_region, save, smooth_colour, smooth_grey  # found through the line above
 
@@ -334,8 +335,9 @@ def test_a_damaged_frame_ends_the_clip_there(tmp_path):
 
 def test_no_frames_at_all(tmp_path):
     assert "cut short: 0 of 1" in message_of(save(make_dicom(smooth_grey(), PixelData=b""), tmp_path / "none.dcm"))
-    zero = make_dicom(clip(2), PixelData=b"", NumberOfFrames=0)
-    assert "cut short" in message_of(save(zero, tmp_path / "zero.dcm"))
+    for pixels in ({}, {"PixelData": b""}):
+        zero = make_dicom(clip(2), **pixels, NumberOfFrames=0)
+        assert "states 0 frames" in message_of(save(zero, tmp_path / "zero.dcm"))
     message_of(save(make_dicom(clip(2), NumberOfFrames=-3), tmp_path / "negative.dcm"))
 
 
@@ -351,6 +353,11 @@ def test_encrypted_dicom_says_so(tmp_path):
     path = tmp_path / "secure.dcm"
     path.write_bytes(bytes.fromhex("3080 06092a864886f70d010703 a080") + bytes(range(256)) * 8)
     assert "is encrypted" in message_of(path)
+    item = Dataset()
+    item.EncryptedContentTransferSyntaxUID, item.EncryptedContent = uid.ExplicitVRLittleEndian, bytes(64)
+    dataset = make_dicom(smooth_grey(), EncryptedAttributesSequence=[item])
+    del dataset.PixelData
+    assert "is encrypted" in message_of(save(dataset, tmp_path / "attributes.dcm"))
 
 
 def test_missing_file(tmp_path):

@@ -128,12 +128,9 @@ def _darkest(smooth: np.ndarray) -> float:
 
 def _large_pieces(bright: np.ndarray) -> np.ndarray:
     """The large pieces of a mask, bool of the same shape: without lines, letters, scales and bars."""
-    # Closing with 5 x 5 pixels, opening with 7 x 7; mode "nearest" wears nothing off at the edge of the image.
-    closed = ndimage.minimum_filter(
-        ndimage.maximum_filter(bright.view(np.uint8), 5, mode="nearest"), 5, mode="nearest"
-    )
-    opened = ndimage.maximum_filter(ndimage.minimum_filter(closed, 7, mode="nearest"), 7, mode="nearest")
-    pieces, _ = ndimage.label(opened)
+    # Closing with 5 x 5 pixels, opening with 7 x 7.
+    closed = ~_grown(~_grown(bright, 2), 2)
+    pieces, _ = ndimage.label(_grown(~_grown(~closed, 3), 3))
     areas = np.bincount(pieces.ravel())
     areas[0] = 0
     large = areas >= max(1, LARGE_SHARE * areas.max())
@@ -142,6 +139,18 @@ def _large_pieces(bright: np.ndarray) -> np.ndarray:
         if thin * BAR < long and areas[number] < areas.max():
             large[number] = False
     return large[pieces]
+
+
+def _grown(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Dilation by a square that reaches so many pixels to each side, bool of the same shape; nothing comes in over the image's edge."""
+    for axis in (0, 1):
+        lines = np.moveaxis(mask, axis, 0)
+        mask = mask.copy()
+        grown = np.moveaxis(mask, axis, 0)
+        for step in range(1, reach + 1):
+            grown[step:] |= lines[:-step]
+            grown[:-step] |= lines[step:]
+    return mask
 
 
 def _corners(mask: np.ndarray) -> np.ndarray | None:

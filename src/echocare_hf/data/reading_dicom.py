@@ -111,10 +111,15 @@ def not_dicom(path: Path) -> UnreadableFileError:
 def check_header(path: Path, dataset: pydicom.FileDataset, has_pixels: bool) -> None:
     """Refuse a data set without pixels or of an impossible size; note the encoding where there is no file meta header."""
     if not has_pixels:
+        if "EncryptedAttributesSequence" in dataset:
+            raise UnreadableFileError(path, "is encrypted (DICOM PS3.15 annex E), pixels included; decrypt it first")
         if "Rows" in dataset or "SOPClassUID" not in dataset:  # pydicom drops what it was parsing when the file ends
             raise UnreadableFileError(path, "is cut short before its pixel data; copy or export it again")
         kind = getattr(dataset.get("SOPClassUID"), "name", "unknown kind")
         raise UnreadableFileError(path, f"is DICOM without pixel data ({kind}); give the image object instead")
+    stated = dataset.get("NumberOfFrames")
+    if stated is not None and str(stated).strip() == "0":
+        raise UnreadableFileError(path, "states 0 frames; export it again")
     if "TransferSyntaxUID" not in dataset.file_meta:
         # No complete file meta header: pixels are then uncompressed, in the encoding pydicom saw while parsing.
         is_implicit, is_little = dataset.original_encoding

@@ -56,8 +56,15 @@ def open_image(path: Path, every: int = 1, max_frames: int | None = None) -> Fra
         metadata = _metadata(image)
         is_turned = num_frames == 1 and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = image.size[::-1] if is_turned else image.size
+        # A PNG says how it is turned behind its pixels, so they have been decoded by now.
+        decoded = (
+            list(_pictures(path, image, num_frames, indices)) if num_frames == 1 and image.format == "PNG" else []
+        )
 
     def pictures() -> Iterator[Frame]:
+        if decoded:
+            yield decoded.pop()
+            return
         with Image.open(path) as image:
             yield from _pictures(path, image, num_frames, indices)
 

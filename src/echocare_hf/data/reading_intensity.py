@@ -100,7 +100,10 @@ def volume_to_uint8(values: np.ndarray, over: ValueRange | None = None) -> np.nd
 
 def grey_to_rgb(grey: np.ndarray) -> np.ndarray:
     """Repeat grey `(..., height, width)` into `(..., height, width, 3)`."""
-    return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    rgb = np.empty((*grey.shape, 3), grey.dtype)
+    for channel in range(3):  # less than half the time of `np.repeat`
+        rgb[..., channel] = grey
+    return rgb
 
 
 def _round_to_uint8(values: np.ndarray) -> np.ndarray:

@@ -3,8 +3,10 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +15,7 @@ from echocare_hf.data.reading_video import import_av
 from echocare_hf.model.video_echocare import NOMINAL_FRAME_RATE
 
 _TICKS = 90_000  # of a second, as MPEG counts time
+_NO_COLOUR = 128  # of both chrominance planes
 _KEY_EVERY = 30  # frames from which decoding can begin
 _CODECS = (("libx264", {"preset": "ultrafast", "crf": "24"}), ("mpeg4", {"qscale": "5"}))
 
@@ -46,15 +49,13 @@ class ClipVideo:
         self._times, self._indices = array("q"), array("q")
 
     def add(self, index: int, time_ms: float | None, picture: Image.Image) -> None:
-        """The next frame; `index` is its number in the clip."""
-        import av
-
+        """The next frame, of mode RGB or L; `index` is its number in the clip."""
         step = round(_TICKS / NOMINAL_FRAME_RATE)
         last = self._times[-1] if self._times else -step
         time = last + step if time_ms is None else round(time_ms * _TICKS / 1000)
         if time <= last:
             time = last + 1 if time_ms is not None else last + step
-        frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        frame = _grey_frame(picture) if picture.mode == "L" else _colour_frame(np.asarray(picture))
         frame.pts, frame.time_base = time, Fraction(1, _TICKS)
         self._times.append(time)
         self._indices.append(index)
@@ -92,6 +93,29 @@ class ClipVideo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+def _colour_frame(pixels: np.ndarray) -> Any:
+    import av
+
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24")
+
+
+@cache
+def _luma() -> np.ndarray:
+    """What the library makes of each grey value on the way from RGB to the video's luminance: uint8 `(256,)`."""
+    ramp = np.arange(256, dtype=np.uint8)[None, :, None].repeat(2, 0).repeat(3, 2)
+    return _colour_frame(ramp).to_ndarray(format="yuv420p").ravel()[:256]
+
+
+def _grey_frame(picture: Image.Image) -> Any:
+    """The frame that the library would make of the picture in RGB, without the detour."""
+    import av
+
+    height = picture.height
+    planes = np.full((height * 3 // 2, picture.width), _NO_COLOUR, np.uint8)
+    np.take(_luma(), np.asarray(picture), out=planes[:height])
+    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
 __all__ = ["ClipVideo"]

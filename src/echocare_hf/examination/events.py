@@ -36,10 +36,17 @@ class Opened:
 
 @dataclass(eq=False)
 class Analysed:
-    """A frame of the file that was opened last: its pixels, uint8 `(height, width, 3)`, and what was found."""
+    """A frame of the file that was opened last.
+
+    Attributes:
+        pixels: uint8 `(height, width, 3)`.
+        found: what was found in it.
+        grey: the analysed region, uint8 `(box height, box width)`, where it has no colour, else None; see `Region.grey_crop`.
+    """
 
     pixels: np.ndarray = field(repr=False)
     found: FrameResult
+    grey: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)

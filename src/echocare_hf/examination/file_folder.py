@@ -106,7 +106,10 @@ class FileFolder:
             if found.index == self._line_frames[0]:
                 self._video = self._open_video("overlay.mp4", clip_size(*self._shown.size))
             if self._video is not None:
-                image, seen = self._shown.crop(event.pixels), within(self._shown, found)
+                image = None if self.outputs.surroundings else event.grey
+                if image is None:
+                    image = self._shown.crop(event.pixels)
+                seen = within(self._shown, found)
                 self._video.add(found.index, found.time_ms, clip_picture(image, seen, self.style, self._video.size))
         self._add_maps(found)
         self._add_enhanced(found)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,7 +102,7 @@ class LoadedModel:
         )
 
     def resize(self, pixels: np.ndarray) -> Tensor:
-        """An image, uint8 `(height, width, 3)`, at the model's input size: uint8 `(3, height, width)`.
+        """An image, uint8 `(height, width, 3)` or, if grey, `(height, width)`, at the model's input size: uint8 `(3, height, width)`.
 
         The image processor's own resizing, all channels at once, which takes a quarter of its time.
         """
@@ -110,7 +111,7 @@ class LoadedModel:
         (rows, columns), (top, left) = geometry.resized, geometry.offset
         resized = Image.fromarray(pixels).resize((columns, rows), int(self.processor.resample))
         placed = np.zeros((3, size["height"], size["width"]), np.uint8)
-        placed[:, top : top + rows, left : left + columns] = np.asarray(resized).transpose(2, 0, 1)
+        placed[:, top : top + rows, left : left + columns] = np.moveaxis(np.atleast_3d(np.asarray(resized)), 2, 0)
         return torch.from_numpy(placed)
 
     def normalize(self, resized: Tensor) -> Tensor:
@@ -176,14 +177,16 @@ def load_model(source: str, device: torch.device | str = "cpu", dtype: torch.dty
         raise ValueError(
             f"{given}: is a checkpoint of {architecture}, which has no results to write; give one of {', '.join(TASKS)}"
         )
-    try:
-        # Never the code that lies in the folder: it is another copy of ours at best.
-        network, report = getattr(echocare_hf, architecture).from_pretrained(
-            place, config=config, output_loading_info=True, dtype=torch.float32
-        )
-        processor = EchoCareImageProcessorPil.from_pretrained(place)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _not_loadable(given, error) from error
+    with ThreadPoolExecutor(1) as beside:
+        hashing = beside.submit(hash_weights, weight_files(given, place)) if Path(place).is_dir() else None
+        try:
+            # Never the code that lies in the folder: it is another copy of ours at best.
+            network, report = getattr(echocare_hf, architecture).from_pretrained(
+                place, config=config, output_loading_info=True, dtype=torch.float32
+            )
+            processor = EchoCareImageProcessorPil.from_pretrained(place)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise _not_loadable(given, error) from error
     if not processor.do_resize or getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False):
         raise ValueError(
             f"{given}: its image processor does more than resize to one size, so places cannot be mapped back"
@@ -206,7 +209,7 @@ def load_model(source: str, device: torch.device | str = "cpu", dtype: torch.dty
         name=name or (task if _NAMELESS.fullmatch(own) else own),
         source=Path(given).name if Path(place).is_dir() else given,
         task=task,
-        sha256=hash_weights(weights),
+        sha256=hashing.result() if hashing else hash_weights(weights),
         revision=getattr(config, "_commit_hash", None),
     )
     return LoadedModel(facts, network, processor, config, weights[0].parent, device, dtype)

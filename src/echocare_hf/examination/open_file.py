@@ -84,7 +84,7 @@ class OpenFile:
             self._summary.add(replace(found, segmentations={}, enhanced={}))
             for model in self._video:
                 self._samples[model.name].add(item.inputs[model.input_key], item.frame.time_ms)
-        return Analysed(item.frame.pixels, found)
+        return Analysed(item.frame.pixels, found, item.grey)
 
     def finish(self) -> Finished:
         """What all frames show together."""

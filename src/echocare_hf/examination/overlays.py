@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
+from echocare_hf.data.reading_intensity import grey_to_rgb
 from echocare_hf.drawing_canvas import Canvas, add_legend
 from echocare_hf.drawing_contours import mask_contours
 from echocare_hf.drawing_predictions import ellipse_axes, ellipse_outline
+from echocare_hf.drawing_stamps import stamp_text
 from echocare_hf.drawing_style import (
     CARD,
     INK,
@@ -291,15 +293,20 @@ def clip_size(height: int, width: int, side: int = CLIP_SIDE) -> tuple[int, int]
 
 
 def clip_picture(pixels: np.ndarray, found: FrameResult, style: Style, size: tuple[int, int]) -> Image.Image:
-    """A frame with outlines of what was found, and the anatomy in a corner: drawn in a few milliseconds.
+    """A frame with outlines of what was found, and the anatomy in a corner: drawn in a millisecond or two.
 
     Args:
-        pixels: uint8 `(height, width, 3)`.
+        pixels: uint8 `(height, width, 3)`, or `(height, width)` for a grey one.
         found: what was found in it.
         style: of the run.
         size: width and height of the picture.
+
+    Returns:
+        A picture of mode RGB; of mode L where the frame is grey and nothing but text is drawn on it.
     """
     image = next(iter(found.enhanced.values()), pixels)
+    if image.ndim == 2 and (found.segmentations or found.ellipses or found.landmarks):
+        image = grey_to_rgb(image)
     scale = np.ones(2)
     if 0 <= image.shape[1] - size[0] <= 1 and 0 <= image.shape[0] - size[1] <= 1:
         picture = Image.fromarray(image[: size[1], : size[0]])
@@ -321,7 +328,7 @@ def clip_picture(pixels: np.ndarray, found: FrameResult, style: Style, size: tup
     for row, text in enumerate(lines[:3]):
         place = (text_size // 2, size[1] - (len(lines[:3]) - row) * round(1.3 * text_size) - 4)
         shown = shorten(text, text_size, size[0] - text_size)
-        draw.text(place, shown, CARD, text_font(text_size), stroke_width=1, stroke_fill=(0, 0, 0))
+        stamp_text(picture, place, shown, text_size)
     return picture
 
 

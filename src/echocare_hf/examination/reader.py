@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from echocare_hf.data.reading_record import Spacing, one_line
@@ -28,11 +29,19 @@ _READING_ERRORS = (
 
 @dataclass(eq=False)
 class Read:
-    """A frame on its way to the models: its number among those that are analysed, and its input by `LoadedModel.input_key`."""
+    """A frame on its way to the models.
+
+    Attributes:
+        frame: as it was read.
+        number: among those that are analysed.
+        inputs: by `LoadedModel.input_key`.
+        grey: `Region.grey_crop` of the frame.
+    """
 
     frame: Frame
     number: int
     inputs: dict[Hashable, Tensor]
+    grey: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -98,12 +107,14 @@ class Reader:
             result = self._result(file, digest, source, region)
             queue.put(Opened(file, result, region, source.is_clip, source.dataset_path, source.num_frames, started))
             for number, frame in enumerate(chain(first, frames)):
-                crop = region.crop(frame.pixels)
+                grey = region.grey_crop(frame.pixels)
+                crop = region.crop(frame.pixels) if grey is None else grey
                 inputs = {
                     key: model.resize(frame.pixels if model.sees_whole_image else crop)
                     for key, model in self.inputs.items()
                 }
-                queue.put(Read(frame, number, inputs), frame.pixels.nbytes)
+                size = frame.pixels.nbytes + (0 if grey is None else grey.nbytes)
+                queue.put(Read(frame, number, inputs, grey), size)
             queue.put(End(file))
 
     def _result(self, file: InputFile, digest: str, source: FrameSource, region: Region) -> FileResult:

@@ -60,6 +60,17 @@ class Region:
         cut = pixels[y0:y1, x0:x1]
         return cut if self._kept_bits is None else cut & self._kept_bits
 
+    def grey_crop(self, pixels: np.ndarray) -> np.ndarray | None:
+        """One channel of `crop`, uint8 `(box height, box width)`, where all three are equal; None where the region has colour.
+
+        Most ultrasound is grey, and one channel takes a third of the time to resize, to draw on and to encode.
+        """
+        x0, y0, x1, y1 = self.box
+        red, green, blue = (pixels[y0:y1, x0:x1, channel] for channel in range(3))
+        if not (np.array_equal(red[::16], green[::16]) and np.array_equal(red, green) and np.array_equal(red, blue)):
+            return None
+        return np.ascontiguousarray(red) if self.mask is None else red * self.mask
+
     def paste(self, crop: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """A copy of a frame, or of a label map, with the region replaced: `crop` is `(box height, box width, ...)`."""
         x0, y0, x1, y1 = self.box

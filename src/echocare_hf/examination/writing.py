@@ -131,6 +131,7 @@ class ResultFolder:
         if isinstance(event, Analysed):
             maps = sum(each.label_map.nbytes for each in event.found.segmentations.values())
             size = event.pixels.nbytes + maps + sum(image.nbytes for image in event.found.enhanced.values())
+            size += 0 if event.grey is None else event.grey.nbytes
         try:
             self._queue.put(event, size)
         except HandoverClosed:
