@@ -76,7 +76,7 @@ class FinetuneArguments:
     head_start: bool = field(
         default=True,
         metadata={
-            "help": "classification and regression from trained weights: start with a linear model of the features"
+            "help": "classification and regression, of images or clips, from trained weights: start with a linear model of the features"
         },
     )
     head_first: float = field(
