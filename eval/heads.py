@@ -65,7 +65,7 @@ ROWS = {
     "segmentation_usgra": Row(
         "segmentation",
         "nerve_vessel_usgra",
-        6,
+        3,
         ("unet", "basic_unet"),
         ("dice", "nsd"),
         scratch=("--learning_rate", "4e-3"),

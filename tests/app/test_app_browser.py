@@ -177,9 +177,44 @@ def test_nothing_is_asked_of_another_machine(desktop):
     assert desktop.wrong == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone(browser, page, samples, pictures, scheme):
+    tab = open_tab(browser, page[1], PHONE, is_mobile=True, has_touch=True, color_scheme=scheme)
+    widths = "[document.documentElement.scrollWidth, window.innerWidth]"
+    assert tab.evaluate(widths) == [390, 390]
+    tab.screenshot(path=pictures / f"phone_{scheme}_start.png", full_page=True)
+    analyse(tab, samples["scan.dcm"])
+    tab.wait_for_selector("#ec-found table")
+    assert tab.evaluate(widths) == [390, 390]
+    tab.wait_for_function("document.getElementById('ec-results').getBoundingClientRect().top < 300")
+    small = tab.evaluate(
+        """() => [...document.querySelectorAll('#ec-results *, #ec-top *')].filter(each => each.children.length === 0
+        && each.offsetParent && each.textContent.trim() && parseFloat(getComputedStyle(each).fontSize) < 11)
+        .map(each => each.outerHTML.slice(0, 120))"""
+    )
+    assert small == []
+    tab.screenshot(path=pictures / f"phone_{scheme}_answer.png", full_page=True)
+    tab.close()
+    assert tab.wrong == []
+
+
+def test_two_visitors_do_not_mix(browser, page, samples):
+    first, second = (open_tab(browser, page[1], DESKTOP) for _ in range(2))
+    for tab, name in ((first, "scan.dcm"), (second, "still.png")):
+        tab.set_input_files("#ec-file input[type=file]", str(samples[name]))
+    for tab, name in ((first, "scan.dcm"), (second, "still.png")):
+        tab.wait_for_selector(f"#ec-summary h2:has-text('{name}')")
+    assert " mm" in first.inner_text("#ec-found") and " px" in second.inner_text("#ec-found")
+    for tab in (first, second):
+        tab.close()
+
+
 @pytest.fixture(scope="module")
 def report_page(checkpoints, tmp_path_factory):
-    """A page with a report generator that has learned a report by heart."""
+    """A page with a report generator that has learned a report by heart.
+
+    Its tests stand last: Gradio keeps one folder of uploads a process, which from now on is this page's.
+    """
     from report_helpers import learned_generator, save_generator
 
     from echocare_hf.app.analysis import Analyser
@@ -219,35 +254,3 @@ def test_report_draft(browser, report_page, samples, pictures, size):
     tab.locator("#ec-report").screenshot(path=pictures / f"report_{size['width']}.png")
     tab.close()
     assert tab.wrong == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone(browser, page, samples, pictures, scheme):
-    tab = open_tab(browser, page[1], PHONE, is_mobile=True, has_touch=True, color_scheme=scheme)
-    widths = "[document.documentElement.scrollWidth, window.innerWidth]"
-    assert tab.evaluate(widths) == [390, 390]
-    tab.screenshot(path=pictures / f"phone_{scheme}_start.png", full_page=True)
-    analyse(tab, samples["scan.dcm"])
-    tab.wait_for_selector("#ec-found table")
-    assert tab.evaluate(widths) == [390, 390]
-    tab.wait_for_function("document.getElementById('ec-results').getBoundingClientRect().top < 300")
-    small = tab.evaluate(
-        """() => [...document.querySelectorAll('#ec-results *, #ec-top *')].filter(each => each.children.length === 0
-        && each.offsetParent && each.textContent.trim() && parseFloat(getComputedStyle(each).fontSize) < 11)
-        .map(each => each.outerHTML.slice(0, 120))"""
-    )
-    assert small == []
-    tab.screenshot(path=pictures / f"phone_{scheme}_answer.png", full_page=True)
-    tab.close()
-    assert tab.wrong == []
-
-
-def test_two_visitors_do_not_mix(browser, page, samples):
-    first, second = (open_tab(browser, page[1], DESKTOP) for _ in range(2))
-    for tab, name in ((first, "scan.dcm"), (second, "still.png")):
-        tab.set_input_files("#ec-file input[type=file]", str(samples[name]))
-    for tab, name in ((first, "scan.dcm"), (second, "still.png")):
-        tab.wait_for_selector(f"#ec-summary h2:has-text('{name}')")
-    assert " mm" in first.inner_text("#ec-found") and " px" in second.inner_text("#ec-found")
-    for tab in (first, second):
-        tab.close()
