@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -96,3 +97,18 @@ def run_as_stranger(script: str, home: Path, **variables: str) -> dict:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+@contextmanager
+def running_endpoint(folders, environment=None):
+    """The address of a server with the manners of Inference Endpoints, in a process of its own: one path for each folder's name."""
+    script = Path(__file__).with_name("endpoint_server.py")
+    command = [sys.executable, "-I", str(script), *map(str, folders)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            if line.startswith("PORT "):
+                yield f"http://127.0.0.1:{line.split()[1]}"
+                break
+        else:
+            pytest.fail("the endpoint did not start")
+        process.kill()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from publish_helpers import SMALL
+from publish_helpers import SMALL, running_endpoint
 
 from echocare_hf import (
     EchoCareConfig,
@@ -151,16 +151,8 @@ def endpoint(clone):
     for place in places:
         for _, source, target in copies:
             (place / Path(target).name).write_bytes((ROOT / source).read_bytes())
-    script = Path(__file__).with_name("endpoint_server.py")
-    command = [sys.executable, "-I", str(script), *map(str, places)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("PORT "):
-                yield f"http://127.0.0.1:{line.split()[1]}"
-                break
-        else:
-            pytest.fail("the endpoint did not start")
-        process.kill()
+    with running_endpoint(places) as address:
+        yield address
 
 
 @pytest.mark.parametrize("call", HEADS)

@@ -5,8 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
+from publish_helpers import running_endpoint
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
@@ -94,16 +93,8 @@ def address(folders, tmp_path_factory):
         "ECHOCARE_MAX_PIXELS": "300000",
     }
     environment.pop("HF_TASK", None)
-    script = Path(__file__).with_name("endpoint_server.py")
-    command = [sys.executable, "-I", str(script), *(str(folders / name) for name in CHECKPOINTS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        for line in process.stdout:
-            if line.startswith("PORT "):
-                yield f"http://127.0.0.1:{line.split()[1]}"
-                break
-        else:
-            pytest.fail("the endpoint did not start")
-        process.kill()
+    with running_endpoint([folders / name for name in CHECKPOINTS], environment) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
