@@ -23,7 +23,14 @@ PRESETS = ("tiny", "base", "large")  # random weights
 HEAD_VALUES = (
     *("id2label", "label2id", "problem_type", "class_weights", "positive_weights"),
     *("regression_mean", "regression_deviation", "regression_unit"),
-    *("num_keypoints", "keypoint_names", "keypoint_pairs", "oriented_boxes", "deep_supervision_weight"),
+    *(
+        "num_keypoints",
+        "keypoint_names",
+        "keypoint_pairs",
+        "oriented_boxes",
+        "refine_ellipses",
+        "deep_supervision_weight",
+    ),
 )
 
 

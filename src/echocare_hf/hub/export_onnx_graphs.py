@@ -191,7 +191,10 @@ class DetectionGraph(Graph):
     """The head takes logarithms of the image's size as a number, which a graph for any size cannot: it runs as if for `REFERENCE_SIDE`,
     and what differs, the size of the prior, is put right here."""
 
-    output_names = ("logits", "pred_boxes", "input_sizes")
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        masks = () if self.model.detection_head.masks is None else ("mask_logits",)
+        self.output_names = ("logits", "pred_boxes", "input_sizes", *masks)
 
     def run(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         head = self.model.detection_head
@@ -203,13 +206,14 @@ class DetectionGraph(Graph):
         centres = places + (logs[..., :2] - places) * growth.exp()
         logs = torch.cat((centres, logs[..., 2:3] + growth, logs[..., 3:]), -1)
         boxes = log_to_ellipse(average_votes(logits, logs))
-        return logits, boxes, sizes[None].expand(pixel_values.shape[0], 2)
+        masks = () if head.masks is None else (head.masks(maps[0]),)
+        return logits, boxes, sizes[None].expand(pixel_values.shape[0], 2), *masks
 
     def comparable(self, outputs: list[Tensor]) -> list[Tensor]:
         """Ellipses as centre and covariance over the long half axis, both in pixels: the angle of a near-circle means nothing."""
-        logits, boxes, sizes = outputs
+        logits, boxes, *others = outputs
         covariance = ellipse_covariance(boxes).flatten(-2) / (boxes[..., 2:3] / 2).clamp(min=1e-6)
-        return [logits, torch.cat((boxes[..., :2], covariance), -1), sizes]
+        return [logits, torch.cat((boxes[..., :2], covariance), -1), *others]
 
 
 class KeypointGraph(Graph):

@@ -118,6 +118,8 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         Label of pixels that the segmentation loss leaves out.
     oriented_boxes (`bool`, *optional*, defaults to `True`):
         Whether the detection head predicts an angle; without it, boxes are axis-aligned.
+    refine_ellipses (`bool`, *optional*, defaults to `True`):
+        Whether the detection head also learns what lies inside objects, by which oriented ellipses are placed more exactly.
     num_keypoints (`int`, *optional*, defaults to 0):
         Landmarks the keypoint head finds.
     keypoint_names (`list[str]`, *optional*):
@@ -204,6 +206,7 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
     deep_supervision_weight: float | int = 0.0
     semantic_loss_ignore_index: int = 255
     oriented_boxes: bool = True
+    refine_ellipses: bool = True
     num_keypoints: int = 0
     keypoint_names: list[str] | None = None
     keypoint_pairs: list[list[int]] | None = None

@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_echocare import EchoCareConfig
 from .decoder_echocare import EchoCareDenseDecoder
+from .ellipse_refinement_echocare import flat_labels, inside_loss
 from .ellipses_echocare import (
     ellipse_bounds,
     ellipse_covariance,
@@ -45,6 +46,7 @@ FOCUS, PENALTY_REDUCTION = 2, 4
 # The root in the shape loss is rounded below this divergence, in nats: about 3 % of the axes.
 DIVERGENCE_SOFTENING = 1e-3
 SHAPE_LOSS_WEIGHT = 1.0
+MASK_LOSS_WEIGHT = 1.0
 
 
 @auto_docstring(
@@ -54,7 +56,7 @@ SHAPE_LOSS_WEIGHT = 1.0
 class EchoCareObjectDetectionOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is given):
-        Sum of the two losses below.
+        Sum of the losses below.
     logits (`torch.FloatTensor` of shape `(batch_size, num_labels, rows, columns)`):
         How likely the centre of an object of each class lies at each place, before the sigmoid.
     pred_boxes (`torch.FloatTensor` of shape `(batch_size, num_labels, rows, columns, 5)`):
@@ -62,10 +64,15 @@ class EchoCareObjectDetectionOutput(ModelOutput):
         of the input, and the angle of the long axis in degrees, from +x towards +y, in [0, 180).
     input_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
         Height and width of the input, in pixels.
+    mask_logits (`torch.FloatTensor` of shape `(batch_size, num_labels, height / stride, width / stride)`, *optional*):
+        How likely each place of the decoder's finest map lies inside an object of each class, before the sigmoid; of a head for oriented
+        boxes with `config.refine_ellipses`.
     heatmap_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is given):
         Penalty-reduced focal loss of the centres.
     shape_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is given):
         Loss of centre, size and angle: the root of the Kullback-Leibler divergence between the ellipses as Gaussians.
+    mask_loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` and `mask_logits` are given):
+        Cross-entropy and Dice loss of what lies inside objects.
     reshaped_hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
         The encoder's feature maps as `(batch_size, channels, height, width)`.
     """
@@ -74,8 +81,10 @@ class EchoCareObjectDetectionOutput(ModelOutput):
     logits: torch.Tensor | None = None
     pred_boxes: torch.Tensor | None = None
     input_sizes: torch.Tensor | None = None
+    mask_logits: torch.Tensor | None = None
     heatmap_loss: torch.Tensor | None = None
     shape_loss: torch.Tensor | None = None
+    mask_loss: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -84,7 +93,8 @@ class EchoCareObjectDetectionOutput(ModelOutput):
 class EchoCareDetectionHead(nn.Module):
     """All maps of the decoder, brought to one stride and summed, then one convolution each for centres and shapes.
 
-    The coarse maps go in directly, so that a place sees the whole of an object as large as the image.
+    The coarse maps go in directly, so that a place sees the whole of an object as large as the image. What lies inside an object is
+    told by a convolution of the finest map.
 
     Attributes:
         stride (`int`): pixels of the image per place.
@@ -103,6 +113,8 @@ class EchoCareDetectionHead(nn.Module):
         self.centres = nn.Conv2d(width, self.num_labels, 1)
         # centre x and y, mean log half axis, and the pair that holds elongation and angle (see `ellipse_to_log`)
         self.shapes = nn.Conv2d(width, self.num_labels * (5 if self.oriented else 4), 1)
+        refined = config.oriented_boxes and config.refine_ellipses
+        self.masks = nn.Conv2d(channels[0], self.num_labels, 1) if refined else None
 
     def forward(self, feature_maps: Sequence[Tensor], image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The centres and shapes at every place.
@@ -259,10 +271,8 @@ def detection_losses(
         weighted by its Gaussian; an image without objects adds 0.
     """
     batch, num_labels, rows, columns = logits.shape
-    counts = [len(entry["boxes"]) for entry in labels]
-    images = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts)).to(logits.device)
-    boxes = torch.cat([entry["boxes"] for entry in labels]).to(logits.device, torch.float32)
-    classes = torch.cat([entry["class_labels"] for entry in labels]).to(logits.device).long()
+    images, classes, boxes = flat_labels(labels, logits.device)
+    counts = torch.bincount(images, minlength=batch)
     gaussians = centre_gaussians(boxes, rows, columns, stride)  # (objects, rows, columns)
 
     maps = images * num_labels + classes
@@ -276,7 +286,7 @@ def detection_losses(
     objects, row, column = owned.nonzero(as_tuple=True)
     weights = gaussians[objects, row, column]
     sums = weights.new_zeros(len(boxes)).index_add(0, objects, weights)
-    per_image = torch.tensor(counts, device=logits.device).clamp(min=1)[images[objects]]
+    per_image = counts[images[objects]]
     weights = weights / sums[objects] / per_image / batch
     divergence = gaussian_divergence(
         logs[images[objects], classes[objects], row, column], ellipse_to_log(boxes)[objects]
@@ -352,19 +362,28 @@ class EchoCareForObjectDetection(EchoCarePreTrainedModel):
                 labels, len(pixel_values), self.detection_head.num_labels, (height, width), self.config.oriented_boxes
             )
         feature_maps = self.detection_decoder(pixel_values, encoder_maps)
-        logits, logs = self.detection_head(feature_maps, (height, width))
+        head = self.detection_head
+        logits, logs = head(feature_maps, (height, width))
+        mask_logits = None if head.masks is None else head.masks(feature_maps[0]).float()
 
-        heatmap_loss = shape_loss = loss = None
+        heatmap_loss = shape_loss = mask_loss = loss = None
         if labels is not None:
-            heatmap_loss, shape_loss = detection_losses(logits, logs, labels, self.detection_head.stride)
+            heatmap_loss, shape_loss = detection_losses(logits, logs, labels, head.stride)
             loss = heatmap_loss + SHAPE_LOSS_WEIGHT * shape_loss
+            if mask_logits is not None:
+                stride = head.strides[0]
+                places = place_centres(*mask_logits.shape[2:], stride, mask_logits.device)
+                mask_loss = inside_loss(mask_logits, labels, places, stride)
+                loss = loss + MASK_LOSS_WEIGHT * mask_loss
         return EchoCareObjectDetectionOutput(
             loss=loss,
             logits=logits,
             pred_boxes=log_to_ellipse(average_votes(logits, logs)),
             input_sizes=torch.tensor([[height, width]], device=logits.device).expand(len(logits), 2),
+            mask_logits=mask_logits,
             heatmap_loss=heatmap_loss,
             shape_loss=shape_loss,
+            mask_loss=mask_loss,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             reshaped_hidden_states=outputs.reshaped_hidden_states,

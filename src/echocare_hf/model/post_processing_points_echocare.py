@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .ellipse_refinement_echocare import refine_ellipses
 from .ellipses_echocare import (
     ellipse_bounds,
     ellipse_circumference,
@@ -156,8 +157,14 @@ class PointPostProcessingMixin:
         _check_threshold(threshold)
         sizes = _sizes(target_sizes, outputs.input_sizes)
         found_objects = []
+        mask_logits = getattr(
+            outputs, "mask_logits", None
+        )  # a head that does not refine, or an older exported graph, has none
         for index, size in enumerate(sizes):
             found = find_objects(outputs.logits[index], outputs.pred_boxes[index], threshold)
+            if mask_logits is not None:
+                input_size = (int(outputs.input_sizes[index, 0]), int(outputs.input_sizes[index, 1]))
+                found["boxes"] = refine_ellipses(found["boxes"], found["labels"], mask_logits[index], input_size)
             if target_sizes is not None:
                 boxes = found["boxes"]
                 geometry = self._geometry(outputs.input_sizes[index], size)
