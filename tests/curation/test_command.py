@@ -128,6 +128,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(study, tmp_path, arguments, l
     assert result.exit_code == 2, result.output
     assert line in result.stderr and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert not (tmp_path / "corpus").exists() and (tmp_path / "taken.csv").read_text() == "a file"
+    assert [entry.name for entry in tmp_path.glob("corpus.work/*")] != ["lock"]  # a work folder without work goes
 
 
 def test_a_folder_that_nobody_may_write_to_is_one_line(study):

@@ -43,6 +43,21 @@ def test_plain_names_are_not(name):
     assert not looks_identifying(name)
 
 
+@pytest.mark.parametrize(
+    "counts, licence",
+    [
+        ({"CC BY 4.0": 12}, "cc-by-4.0"),
+        ({"CC-BY-NC-SA-4.0": 3}, "cc-by-nc-sa-4.0"),
+        ({"CC0": 3}, "cc0-1.0"),
+        ({"CC BY 4.0": 12, "MIT": 1}, None),
+        ({"unknown": 4}, None),
+        ({}, None),
+    ],
+)
+def test_the_card_names_a_licence_that_all_images_share(counts, licence):
+    assert report._common_licence(counts) == licence
+
+
 def blue_widths(image) -> list[int]:
     """The length of each bar, from the pixels."""
     blue = (np.asarray(image) == BLUE).all(axis=2).sum(axis=1)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData
 
 from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.data.catalogue import COMMERCIAL_USE
 
 from .drops import SCHEMA, Drops
 from .kept import SCHEMA as KEPT_SCHEMA
@@ -161,6 +162,14 @@ def _audit_order(row: tuple) -> tuple:
     return place, -cells["text_suspected"], cells["source_path"], cells["frame"], cells["id"]
 
 
+def _common_licence(counts: Mapping[str, int]) -> str | None:
+    """The Hub's name of the licence that all images share; None where they share none, or one that has no name there."""
+    (text,) = counts if len(counts) == 1 else ("",)
+    name = re.sub(r"[\s_-]+", "-", text.strip()).casefold()
+    name = {"cc0": "cc0-1.0"}.get(name, name)
+    return name if name in {known.casefold() for known in COMMERCIAL_USE} else None
+
+
 def _card(
     name: str,
     report: Mapping[str, Any],
@@ -174,10 +183,11 @@ def _card(
     without their sizes a corpus would be taken for another one of its name, or for what it was before it was curated anew.
     """
     counts = report["images"]["split"]
+    licence = _common_licence(report["images"]["licence"])
     header = DatasetCardData(
         pretty_name=name,
-        license="other",
-        license_name="per-image",
+        license=licence or "other",
+        license_name=None if licence else "per-image",
         task_categories=["image-feature-extraction", "image-classification"],
         tags=["ultrasound", "medical", "echocare"],
         configs=[

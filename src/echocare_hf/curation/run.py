@@ -180,7 +180,11 @@ def _lock(work: Path) -> Iterator[None]:
             raise ValueError(f"{work}: another run is writing here; wait for it, or choose another --output") from None
         for left in [*work.glob("*/.*.partial-*")]:  # of a run that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            if [entry.name for entry in work.iterdir()] == ["lock"]:  # sources that could not be opened
+                shutil.rmtree(work)
 
 
 def _open_sources(given: Sequence[str], work: Path, progress: Progress) -> list[Source]:
