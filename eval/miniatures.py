@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 
 from echocare_hf.data.phantom import Phantom, make_phantom
 from echocare_hf.files import written_beside
+from tasks.ultrabench import SETS as ULTRABENCH_SETS
 
 SIZE = (72, 96)
 """Height and width of the pictures, in pixels."""
@@ -330,8 +331,42 @@ def ovarian(folder: Path) -> None:
             picture = phantom("urinary_bladder", number)
             _save(picture.image, home / "images" / f"{number}.JPG")
             _save(picture.mask * 255, home / "annotations" / f"{number}_binary.PNG")
+            _save(picture.mask[..., None] * np.uint8([64, 0, 0]), home / "annotations" / f"{number}.PNG")
         _write(home / f"{part}.txt", "".join(f"{number}\n" for number in numbers))
         _write(home / f"{part}_cls.txt", "".join(f"{number}.JPG  {(number - 1) % 8}\n" for number in numbers))
+
+
+def ultrabench(folder: Path) -> None:
+    """The eleven folders that the package ultrabench makes of its ten data sets: eight images to train on, four to validate and four to
+    test on, two a patient. AUL's second image has no mask of a mass; CAMUS has its lists as the package's repository writes them."""
+    for name, described in ULTRABENCH_SETS.items():
+        home, examples = folder / f"{described.folder}_v1.0.1", []
+        for number in range(16):
+            picture = phantom("carotid" if len(described.structures) > 1 else "urinary_bladder", number)
+            image = f"images/{number}.png"
+            _save(picture.image, home / image)
+            example: dict[str, Any] = {"image": image, "scan_mask": f"masks/scan/{number}.png"}
+            if described.classes:
+                example["label"] = number % len(described.classes)
+            if described.mask:
+                example[described.mask] = f"masks/{number}.png"
+                mask = picture.mask * np.uint8(255 if name == "mmotu" else 1)
+                mask[:8, :8] = len(described.structures) if len(described.structures) > 1 else mask[:8, :8]
+                _save(mask, home / f"masks/{number}.png")
+            if described.group:
+                example[described.group] = number // 2
+            examples.append(example)
+        if name == "aul_mass":
+            examples[1]["mass_mask"] = None
+        if name == "stanford_thyroid":
+            examples = [
+                {**example, "age": 40.0 + number, "sex": "FM"[number % 2]} for number, example in enumerate(examples)
+            ]
+        parts = {"train": examples[:8], "validation": examples[8:12], "test": examples[12:]}
+        if name == "camus":
+            parts = {"train_val": examples[:12], "test": examples[12:]}
+        for part, chosen in parts.items():
+            _write(home / f"{part}.json", json.dumps(chosen, indent=4))
 
 
 def _outline(picture: Phantom, structure: str) -> list[dict[str, int]]:
@@ -409,6 +444,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
         usenhance,
         usreport,
         ovarian,
+        ultrabench,
     )
 }
 """Every layout by the key of its benchmark, and further editions of some (`camus_mhd`)."""

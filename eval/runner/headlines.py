@@ -96,7 +96,10 @@ _BY_KEY: dict[str, tuple[tuple[str, str], ...]] = {
         ("lncc", ""),
     ),
 }
-_SEGMENTATION = (("dice", ""), ("nsd_2px", ""))
+_BY_TASK: dict[str, tuple[tuple[str, str], ...]] = {
+    "segmentation": (("dice", ""), ("nsd_2px", "")),
+    "classification": (("macro_f1", ""), ("accuracy", ""), ("auc", "")),
+}
 _IN_UNITS = ("mae", "niqe", "brisque", "piqe")  # figures that are no percentages
 
 REMARKS: dict[str, tuple[str, ...]] = {
@@ -118,7 +121,7 @@ REMARKS: dict[str, tuple[str, ...]] = {
 
 def benchmark_headlines(task: BenchmarkTask) -> tuple[Headline, ...]:
     """What the table of a benchmark shows."""
-    chosen = _BY_KEY.get(task.key, _SEGMENTATION)
+    chosen = _BY_KEY.get(task.key) or _BY_TASK[task.task]
     return tuple(
         Headline(metric, _scaled(task.figures[name], name) if name else None, name) for metric, name in chosen
     )

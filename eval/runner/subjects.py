@@ -9,7 +9,7 @@ import yaml
 
 from echocare_hf.data.labelled import LabelledData
 from echocare_hf.finetuning import FinetuneArguments
-from tasks import TASKS
+from tasks import TASKS, ULTRABENCH
 
 from .headlines import REMARKS, Headline, benchmark_headlines
 
@@ -79,11 +79,12 @@ def benchmark(key: str, reader_options: Mapping[str, Any]) -> Subject:
     Raises:
         ValueError: for a key that there is not, with those that are spelled like it, and for a benchmark that cannot be fine-tuned.
     """
-    if key not in TASKS:
-        near = get_close_matches(key.lower(), TASKS, n=3, cutoff=0.4)
+    known = {**TASKS, **ULTRABENCH}
+    if key not in known:
+        near = get_close_matches(key.lower(), known, n=3, cutoff=0.4)
         advice = f"did you mean {' or '.join(near)}?" if near else "choose another"
-        raise ValueError(f"--task {key}: there is no such benchmark; {advice} There are {', '.join(TASKS)}")
-    task = TASKS[key]
+        raise ValueError(f"--task {key}: there is no such benchmark; {advice} There are {', '.join(known)}")
+    task = known[key]
     if task.task == "report":
         raise ValueError(
             f"--task {key}: reports come from another model, which training/report.py trains; this command has "

@@ -23,6 +23,7 @@ from . import (
     usreport,
 )
 from .common import BenchmarkTask, Counts
+from .ultrabench import ULTRABENCH
 
 _PAPER = (
     ddti,
@@ -40,6 +41,6 @@ _PAPER = (
 _PRESS = (ovarian, thyroid_detection)
 
 TASKS: dict[str, BenchmarkTask] = {module.TASK.key: module.TASK for module in (*_PAPER, *_PRESS)}
-"""Every benchmark by its key, those of the paper first, in its order."""
+"""Every benchmark by its key, those of the paper first, in its order. The fourteen tasks of UltraBench stand in `ULTRABENCH`."""
 
-__all__ = ["TASKS", "BenchmarkTask", "Counts"]
+__all__ = ["TASKS", "ULTRABENCH", "BenchmarkTask", "Counts"]
