@@ -3,11 +3,12 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from huggingface_hub import HfApi, InferenceClient, ModelCard, snapshot_download
+from huggingface_hub import HfApi, InferenceClient, ModelCard
 from publish_helpers import TOKEN, local_hub, make_model, refusal, run_as_stranger, run_publish, running_endpoint
 from safetensors.torch import load_file
 
@@ -17,7 +18,7 @@ LOADS = """
 import json
 import numpy
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import ModelCard, hf_hub_download, snapshot_download
 name = "org/lesion"
 model = AutoModelForSemanticSegmentation.from_pretrained(name, trust_remote_code=True)
 processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=True)
@@ -27,6 +28,7 @@ card = ModelCard.load(name)
 card.validate()
 found = run(image)
 print(json.dumps({
+    "folder": snapshot_download(name),
     "areas": {one["label"]: int((numpy.array(one["mask"]) > 0).sum()) for one in found},
     "model": type(model).__name__, "module": type(model).__module__, "task": run.task,
     "card": str(card), "labels": sorted(one["label"] for one in found), "size": processor.size["height"],
@@ -90,11 +92,9 @@ def test_a_stranger_loads_it_by_its_id(stranger, model):
     assert found["size"] == 64
 
 
-def test_the_whole_path_ends_at_the_inference_client(published, stranger, tmp_path):
+def test_the_whole_path_ends_at_the_inference_client(stranger):
     """The files that the Hub gives out, behind an endpoint, answer the real client as `pipeline(id)` did in the stranger's process."""
-    hub, _ = published
-    folder = tmp_path / "downloaded"
-    snapshot_download("org/lesion", local_dir=folder, endpoint=hub.endpoint, token=TOKEN)
+    folder = Path(stranger["folder"])
     with running_endpoint([folder]) as address:
         client = InferenceClient(model=f"{address}/{folder.name}")
         found = client.image_segmentation(folder / "examples/phantom_kidney.png")
