@@ -8,7 +8,7 @@
 The page runs in a process of its own, as users start it, and is asked over HTTP by gradio_client. "click to answer" is what the button
 fires: upload, queue, models, pictures and downloads ready, and the answer back. Beside it stand the seconds that processors worked for it
 in the page's process, which other work on the machine does not stretch. The load test lets each user send an example, wait for the
-answer, and send the next one; memory is the resident set of the page's process, before and after. Exit code 1 if a request failed.
+answer, and send the next one; memory is the resident set of the page's process. Exit code 1 if a request failed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from echocare_hf.examination.models import load_models
 
 OPTIONS = (0.5, 1, "")
 START_SECONDS = 600
-EXPLAINED = ("classification", "segmentation", "detection", "keypoints")
+EXPLAINED = ("classification", "segmentation", "detection", "keypoints", "video")
 
 
 @contextmanager
@@ -119,10 +119,11 @@ def measure_tasks(models: Sequence[str], report: str | None, repeats: int, max_s
                 numbers = (first, statistics.median(times), max(times), worked)
                 rows.append((name, *(f"{number:.2f}" for number in numbers)))
             if writer is None and len(sources) < 2 and all(tasks[source] in EXPLAINED for source in sources):
-                name = f"occlusion map, {tasks[sources[0]] if sources else 'anatomy'}"
-                worked, seconds = processor_seconds(process), explain(client, still, bool(sources))
+                task = tasks[sources[0]] if sources else "anatomy"
+                name = f"occlusion map, {task}"
+                seconds, worked = explain(client, process, clip if task == "video" else still, bool(sources))
                 if seconds is not None:
-                    rows.append((name, f"{seconds:.2f}", "", "", f"{processor_seconds(process) - worked:.2f}"))
+                    rows.append((name, f"{seconds:.2f}", "", "", f"{worked:.2f}"))
     table(("click to answer, seconds", "first", "median", "slowest", "processor seconds"), rows)
 
 
@@ -132,18 +133,18 @@ def processor_seconds(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def explain(client: Client, path: Path, of_head: bool) -> float | None:
-    """Seconds of an occlusion map of a score of a file: of the last model's best, or the end of the anatomy path; None without a score."""
+def explain(client: Client, process: psutil.Process, path: Path, of_head: bool) -> tuple[float | None, float]:
+    """Seconds of an occlusion map of a score of a file, the head's best or the anatomy's, and the processor's; None without a score."""
     answer = client.predict(handle_file(str(path)), *OPTIONS, api_name="/show")
     (choices,) = (each["choices"] for each in answer if isinstance(each, dict) and "choices" in each)
     targets = [target for _, target in choices if target.startswith("echocare-tiny\n") != of_head]
     if not targets:
-        return None
-    start = time.perf_counter()
+        return None, 0.0
+    start, worked = time.perf_counter(), processor_seconds(process)
     heat = client.predict(targets[0], api_name="/explain")  # which result it is about is kept in the session
-    if "images were analysed" not in heat:
+    if "were analysed for this map" not in heat:
         raise RuntimeError(heat[:200])
-    return time.perf_counter() - start
+    return time.perf_counter() - start, processor_seconds(process) - worked
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -156,19 +157,20 @@ def measure_load(models: Sequence[str], users: int, seconds: float, max_seconds:
     """Users who send one example after the other; returns how many requests failed."""
     examples = [example for example in make_examples(examples_folder()) if "clip" not in example.caption]
     with served(models, max_seconds) as (address, process):
-        Client(address, verbose=False, analytics_enabled=False)
         warm = Client(address, verbose=False, analytics_enabled=False)
         for example in examples:
             click(warm, example.path)
-        before, times, errors = process.memory_info().rss, [], []
+        before = process.memory_info().rss
+        times: list[float] = []
+        errors: list[str] = []
         start, worked = time.perf_counter(), processor_seconds(process)
         memory: list[int] = []
 
         def visit(number: int, mine: Sequence[Example]) -> None:
-            client = Client(address, verbose=False, analytics_enabled=False)
-            turn = number
+            client, turn = None, number
             while time.perf_counter() - start < seconds:
                 try:
+                    client = client or Client(address, verbose=False, analytics_enabled=False)
                     times.append(click(client, mine[turn % len(mine)].path)[0])
                 except Exception as error:  # whatever goes wrong is what the test counts
                     errors.append(f"{type(error).__name__}: {error}")
@@ -182,7 +184,7 @@ def measure_load(models: Sequence[str], users: int, seconds: float, max_seconds:
             time.sleep(1)
         took = time.perf_counter() - start
         after, worked = process.memory_info().rss, processor_seconds(process) - worked
-    middle = memory[len(memory) // 2]
+    quarters = [memory[part * len(memory) // 4] for part in (1, 2, 3)]
     p50, p95 = np.percentile(times, [50, 95]) if times else (np.nan, np.nan)
     rows = [
         ("users, seconds", f"{users}, {took:.0f}"),
@@ -191,8 +193,8 @@ def measure_load(models: Sequence[str], users: int, seconds: float, max_seconds:
         ("processor seconds an answer", f"{worked / max(len(times), 1):.2f}"),
         ("p50, p95, slowest (s)", f"{p50:.2f}, {p95:.2f}, {max(times, default=np.nan):.2f}"),
         (
-            "memory before, half way, after (MB)",
-            ", ".join(f"{each / 1024**2:.0f}" for each in (before, middle, after)),
+            "memory before, after each quarter (MB)",
+            ", ".join(f"{each / 1024**2:.0f}" for each in (before, *quarters, after)),
         ),
     ]
     table(("load", ""), rows)

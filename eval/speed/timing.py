@@ -22,16 +22,25 @@ def bf16(enabled: bool = True) -> torch.autocast | nullcontext:
     return torch.autocast("cpu", torch.bfloat16) if enabled else nullcontext()
 
 
-def interleaved(cases: dict[str, Callable[[], object]], repeats: int, description: str) -> dict[str, float]:
-    """Median seconds of each case; all cases take turns, after one round that does not count."""
+def interleaved(
+    cases: dict[str, Callable[[], object]],
+    repeats: int,
+    description: str,
+    clock: Callable[[], float] | None = None,
+) -> dict[str, float]:
+    """Median seconds of each case; all cases take turns, after one round that does not count.
+
+    `clock` is that of the wall; `time.process_time` counts what all threads of this process worked, which others do not stretch.
+    """
+    clock = clock or time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     with tqdm(total=(repeats + 1) * len(cases), desc=description, leave=False) as bar:
         for round_ in range(repeats + 1):
             for name, run in cases.items():
-                start = time.perf_counter()
+                start = clock()
                 run()
                 if round_:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(clock() - start)
                 bar.update()
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -25,13 +25,16 @@ from echocare_hf.app.analysis import Analyser, Choices, as_choices
 from echocare_hf.app.command import load_with_anatomy, open_writer
 from echocare_hf.app.examples import make_examples, write_phantom_dicom
 from echocare_hf.app.folders import RequestFolders
+from echocare_hf.app.kept_frame import load_clip, save_clips
 from echocare_hf.app.limits import Limits
 from echocare_hf.app.occlusion import find_targets, occlusion_map
+from echocare_hf.app.occlusion_clip import clip_occlusion
 from echocare_hf.app.pictures import SIDE, enhanced_layers, findings_layers, occlusion_layers
 from echocare_hf.app.save_space import write_space
 from echocare_hf.cli import app
 from echocare_hf.data.phantom import make_phantom
 from echocare_hf.examination.engine import Examination
+from echocare_hf.examination.events import SeenClip
 from echocare_hf.examination.models import load_models
 from echocare_hf.examination.results import Label
 
@@ -254,6 +257,98 @@ def test_occlusion_stops_when_the_time_is_over(analyser, answer):
     label = find_targets(answer.found)[0].label
     with pytest.raises(ValueError, match="the map , at window 0 of"):
         occlusion_map(analyser.models[0], answer.crop, label, over)
+
+
+def test_padding_is_no_part_of_a_map(analyser, monkeypatch):
+    """A wide image on a square input: the bars above and below are not drawn, so that the map lies where the image is."""
+    model = next(each for each in analyser.models if each.task == "classification")
+    monkeypatch.setattr(model.processor, "resize_mode", "pad")
+    size = model.processor.size
+    image = np.full((60, 120, 3), 90, np.uint8)
+    found = occlusion_map(model, image, "malignant", windows=2)
+    assert found.values.shape == (size["height"] // 2, size["width"])
+
+
+class BrightCorner:
+    """A network of clips that looks at one corner of one frame alone."""
+
+    def __init__(self, frame):
+        self.frame, self.asked = frame, []
+
+    def __call__(self, inputs, frame_times):
+        self.asked.append(frame_times)
+        bright = inputs.float()[:, self.frame, :, :8, :8].mean((1, 2, 3))
+        return types.SimpleNamespace(logits=torch.stack((torch.zeros_like(bright), 4 * bright), -1))
+
+
+def test_a_clip_rests_on_the_frame_and_the_place_that_its_model_looks_at(analyser, monkeypatch):
+    model = next(each for each in analyser.models if each.task == "video")
+    monkeypatch.setattr(model, "network", BrightCorner(2))
+    monkeypatch.setattr(model, "labels", {0: "dull", 1: "bright"})
+    frames = torch.full((5, 3, 32, 32), 20, dtype=torch.uint8)
+    frames[2, :, :10, :10] = 250
+    clip = SeenClip(frames, [0.0, 40.0, 80.0, 120.0, 160.0])
+    found = clip_occlusion(model, clip, "bright", (64, 64), windows=3)
+
+    def score(clip):
+        return float(torch.sigmoid(4 * clip.float()[2, :, :8, :8].mean() / 255))
+
+    fill = frames.float().mean((0, 2, 3)).round().to(torch.uint8)
+    covered = frames.clone()
+    covered[2] = fill[:, None, None]
+    expected = [0, 0, score(frames) - score(covered), 0, 0]
+    np.testing.assert_allclose(found.frames, expected, atol=1e-2)  # bf16
+    assert found.frames[2] > 0.1 and found.places.score == pytest.approx(score(frames), abs=1e-2)
+    assert found.places.values[:6, :6].min() > 0.05 and np.abs(found.places.values[20:, 20:]).max() < 1e-3
+    assert found.places.evaluations == 1 + 9 + 5 and found.times_ms == list(clip.times_ms)
+    assert model.network.asked[0].tolist() == [list(clip.times_ms)]
+    shown = panels.clip_occlusion("bright", found)
+    assert "15 clips were analysed" in shown and shown.count('class="ec-score') == 5 and "0.08 s" in shown
+    with pytest.raises(ValueError, match="has no score of 'moon'"):
+        clip_occlusion(model, clip, "moon", (64, 64))
+
+
+def test_what_a_clip_model_saw_is_kept_for_its_map(analyser, samples, tmp_path):
+    answer = analyser.analyse(samples["clip.mp4"], "clip.mp4", tmp_path)
+    ((name, seen),) = answer.seen.items()
+    assert analyser.clip_models == [name] and seen.frames.dtype == torch.uint8 and seen.frames.ndim == 4
+    model = analyser.model(name)
+    if seen.times_ms is not None:
+        assert len(seen.times_ms) == len(seen.frames)
+    save_clips(answer, tmp_path)
+    kept = load_clip(tmp_path, 0)
+    assert (kept.frames == seen.frames).all() and kept.times_ms == seen.times_ms
+    with torch.inference_mode():
+        times = None if kept.times_ms is None else torch.tensor([kept.times_ms])
+        outputs = model.network(model.normalize(kept.frames)[None], frame_times=times)
+    (value,) = answer.record["clip"]["values"][name].values()
+    assert float(outputs.logits) == pytest.approx(value, rel=1e-2)
+    with pytest.raises(ValueError, match="analyse the file again"):
+        load_clip(tmp_path, 1)
+
+
+def test_the_page_explains_a_class_of_a_clip(samples, tmp_path):
+    pytest.importorskip("gradio", reason="Gradio (echocare-hf[demo]) is not installed")
+    from engine_helpers import SIZES
+
+    from echocare_hf import EchoCareConfig, EchoCareForVideoClassification, EchoCareImageProcessorPil
+    from echocare_hf.app.page import Desk
+
+    torch.manual_seed(0)
+    config = EchoCareConfig.preset("tiny", **SIZES, id2label={0: "still", 1: "moving"}, num_frames=4)
+    config.problem_type = "single_label_classification"
+    EchoCareForVideoClassification(config).save_pretrained(tmp_path / "views")
+    EchoCareImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "views")
+    folders, visitor = RequestFolders(), types.SimpleNamespace(session_hash="a")
+    desk = Desk(Analyser(load_models([str(tmp_path / "views")]), Limits(8, 60)), folders, [])
+    token, *others = desk.show(str(samples["clip.mp4"]), 0.5, 1, "", visitor, lambda *told, **units: None)
+    (targets,) = (each["choices"] for each in others if isinstance(each, dict) and each.get("choices"))
+    assert {value for _, value in targets} == {"views\nstill", "views\nmoving"}
+    said = desk.explain(token, "views\nmoving")
+    assert "scores 0." in said and "30 clips were analysed for this map" in said  # 1, 25 places, 4 frames
+    assert said.count('class="ec-score') == 4 and "data:image/webp" in said
+    assert "No result" in desk.explain("gone", "views\nmoving")
+    folders.close()
 
 
 # Pictures and texts

@@ -63,6 +63,17 @@ def test_all_take_turns_and_the_first_round_does_not_count(modules, monkeypatch)
     assert medians == {"a": 7**2 - 6**2, "b": 9**2 - 8**2}
 
 
+def test_another_clock_counts(modules):
+    """A clock that only stands still while one case runs gives that case no time."""
+    now = [0.0]
+
+    def works():
+        now[0] += 3.0
+
+    medians = modules["timing"].interleaved({"works": works, "waits": lambda: None}, 2, "test", lambda: now[0])
+    assert medians == {"works": 3.0, "waits": 0.0}
+
+
 def test_a_ratio_above_one_is_faster_for_times_and_for_rates(modules, capsys):
     modules["timing"].print_table("t", {"old": 2.0, "new": 1.0}, "seconds", "old")
     modules["timing"].print_table("t", {"old": 2.0, "new": 4.0}, "clips/s", "old")

@@ -518,6 +518,17 @@ def test_the_command(source, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_card_of_large(tmp_path):
+    """What is verified and what is not is said of large as of base."""
+    state = released_state(embed_dim=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48], window_size=8)
+    report = convert_checkpoint(save(state, tmp_path / "encoder.pth"), tmp_path / "large", preset="large", report=str)
+    text = (tmp_path / "large/README.md").read_text()
+    assert report.preset == "large" and "# EchoCare large, converted from `encoder.pth`" in text
+    assert f"{report.num_parameters:,}" in text and all(f"{value:.1e}" in text for value in report.monai_differences)
+    assert "## What was checked" in text and "## What was not checked" in text
+
+
+@pytest.mark.slow
 def test_base_there_and_back(tmp_path):
     state = released_state(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=8)
     path = save(state, tmp_path / "echocare_encoder.pth")
@@ -525,6 +536,8 @@ def test_base_there_and_back(tmp_path):
     assert_accounted(report, state)
     assert report.preset == "base" and len(report.checked) == 24 and report.num_parameters == 120_221_688 + 128
     assert max(report.monai_differences) < 1e-4
+    text = (tmp_path / "base/README.md").read_text()
+    assert "# EchoCare base, converted from" in text and "## What was not checked" in text
     convert_checkpoint(tmp_path / "base", tmp_path / "back.pth", to_monai=True, report=str)
     back = torch.load(tmp_path / "back.pth")
     assert set(back) == set(state) and all(torch.equal(back[name], state[name]) for name in state)

@@ -3,19 +3,22 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from huggingface_hub import HfApi, ModelCard
-from publish_helpers import TOKEN, local_hub, make_model, refusal, run_as_stranger, run_publish
+from huggingface_hub import HfApi, InferenceClient, ModelCard
+from publish_helpers import TOKEN, local_hub, make_model, refusal, run_as_stranger, run_publish, running_endpoint
 from safetensors.torch import load_file
 
 from echocare_hf.hub.publish_upload import Hub
 
 LOADS = """
 import json
+import numpy
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import ModelCard, hf_hub_download, snapshot_download
 name = "org/lesion"
 model = AutoModelForSemanticSegmentation.from_pretrained(name, trust_remote_code=True)
 processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=True)
@@ -23,9 +26,12 @@ run = pipeline(model=name, trust_remote_code=True)
 image = hf_hub_download(name, "examples/phantom_kidney.png")
 card = ModelCard.load(name)
 card.validate()
+found = run(image)
 print(json.dumps({
+    "folder": snapshot_download(name),
+    "areas": {one["label"]: int((numpy.array(one["mask"]) > 0).sum()) for one in found},
     "model": type(model).__name__, "module": type(model).__module__, "task": run.task,
-    "card": str(card), "labels": sorted(one["label"] for one in run(image)), "size": processor.size["height"],
+    "card": str(card), "labels": sorted(one["label"] for one in found), "size": processor.size["height"],
     "weights": sum(parameter.double().abs().sum().item() for parameter in model.parameters()),
 }))
 """
@@ -84,6 +90,15 @@ def test_a_stranger_loads_it_by_its_id(stranger, model):
         sum(value.double().abs().sum().item() for value in weights.values()), rel=1e-6
     )
     assert found["size"] == 64
+
+
+def test_the_whole_path_ends_at_the_inference_client(stranger):
+    """The files that the Hub gives out, behind an endpoint, answer the real client as `pipeline(id)` did in the stranger's process."""
+    folder = Path(stranger["folder"])
+    with running_endpoint([folder]) as address:
+        client = InferenceClient(model=f"{address}/{folder.name}")
+        found = client.image_segmentation(folder / "examples/phantom_kidney.png")
+    assert {one.label: int((np.array(one.mask) > 0).sum()) for one in found} == stranger["areas"]
 
 
 def test_the_card_is_valid_and_its_widgets_show_what_is_there(published, stranger):

@@ -26,8 +26,11 @@ def test_the_interval_of_a_share_is_wilsons(right, count):
 
 def test_carbon_is_energy_times_intensity():
     text, entry = carbon(seconds=7200, threads=4, device="CPU")
-    assert entry["emissions"] == pytest.approx(2 * 4 * 0.010 * 480, rel=1e-3)  # hours, cores, kW a core, g/kWh
-    assert "10 W per core" in text and "480 g" in text and "**38 g**" in text and "estimate" in text
+    assert entry["emissions"] == pytest.approx(
+        2 * 4 * 0.012 * 1.56 * 475, rel=1e-3
+    )  # hours, cores, kW a core, overhead, g/kWh
+    assert "12 W x 1.56" in text and "475 g" in text and "**71 g**" in text and "estimate" in text
+    assert "doi.org/10.1002/advs.202100707" in text and "Green Algorithms" in entry["source"]
     text, entry = carbon(seconds=7200, threads=4, device="NVIDIA L4")
     assert entry is None and "not measured" in text
 
@@ -73,7 +76,7 @@ def test_the_card_of_tiny_has_the_figures_of_its_record():
     assert figures["linear_probe_accuracy"] == record["history"][-1]["validation_linear_probe_accuracy"]
     assert f"{record['train_images']:,} images" in card.text and all(name in card.text for name in record["licences"])
     assert card.data.co2_eq_emissions["emissions"] == pytest.approx(
-        record["seconds"] / 3600 * record["threads"] * 4.8, rel=0.01
+        record["seconds"] / 3600 * record["threads"] * 0.012 * 1.56 * 475, rel=0.01
     )
 
 

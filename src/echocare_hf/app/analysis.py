@@ -11,7 +11,7 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from echocare_hf.data.reading_record import Spacing
 from echocare_hf.examination.engine import Examination
-from echocare_hf.examination.events import Analysed, Event, Failed, Finished, Opened
+from echocare_hf.examination.events import Analysed, Event, Failed, Finished, Opened, SeenClip
 from echocare_hf.examination.file_folder import Outputs, folder_name
 from echocare_hf.examination.inputs import InputFile
 from echocare_hf.examination.inputs_found import NamedFile
@@ -70,6 +70,7 @@ class Answer:
         folder: of the request.
         files: what can be downloaded, an archive of all first.
         record: what result.json says.
+        seen: what each model of clips saw, by its name.
     """
 
     result: FileResult
@@ -80,6 +81,7 @@ class Answer:
     folder: Path
     files: list[Path]
     record: Record
+    seen: Mapping[str, SeenClip]
 
     @property
     def crop(self) -> np.ndarray:
@@ -107,6 +109,11 @@ class Analyser:
     def facts(self) -> list[ModelFacts]:
         """Which models there are, the report generator last."""
         return [model.facts for model in self.models] + ([self.writer.facts] if self.writer else [])
+
+    @property
+    def clip_models(self) -> list[str]:
+        """Names of the models of clips, in their order."""
+        return [model.name for model in self.models if model.task == "video"]
 
     def style(self, threshold: float) -> Style:
         """How findings are drawn."""
@@ -167,6 +174,7 @@ class Analyser:
             *(finished.result, shown.found, shown.pixels, opened.region, opened.is_clip, folder),
             files=_downloads(place, folder / f"{Path(name).stem or 'results'}_echocare.zip"),
             record=json.loads((place / "result.json").read_text(encoding="utf-8")),
+            seen=finished.seen,
         )
 
     def _look(

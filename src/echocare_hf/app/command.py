@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from echocare_hf.checkpoints import checkpoint_path
 from echocare_hf.examination.models import LoadedModel, load_models
-from echocare_hf.examination.report_model import AMONG_MODELS, load_report_model, split_report_models
+from echocare_hf.examination.report_model import load_report_model, split_report_models
 from echocare_hf.examination.report_writer import ReportWriter
 
 from .analysis import Analyser
@@ -69,14 +69,8 @@ def open_writer(models: Sequence[str], report: str | None) -> tuple[list[str], R
         ValueError: for several generators, or one that cannot be loaded.
     """
     logging.disable_progress_bar()
-    if report is None:
-        try:
-            return split_report_models(models, None)[0], None
-        except ValueError:  # there is a generator among them
-            report = AMONG_MODELS
-    others, generator = split_report_models(models, report)
-    assert generator is not None
-    return others, ReportWriter(load_report_model(generator))
+    others, generator = split_report_models(models, report, unasked=True)
+    return others, None if generator is None else ReportWriter(load_report_model(generator))
 
 
 def load_with_anatomy(models: Sequence[str]) -> list[LoadedModel]:

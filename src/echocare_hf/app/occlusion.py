@@ -7,7 +7,7 @@ Source: Zeiler and Fergus 2014, Visualizing and understanding convolutional netw
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,23 +40,32 @@ class OcclusionMap:
     """How much a score rests on each place.
 
     Attributes:
-        values: float32 `(height, width)` of the model's input: how far the score falls while the place is covered; below 0 where it rises.
+        values: float32 `(height, width)` of the model's input without its padding: how far the score falls while the place is covered;
+            below 0 where it rises.
         score: without a cover, 0 to 1.
-        evaluations: images that the model saw.
+        evaluations: images, or clips, that the model saw.
+        windows: along each side.
     """
 
     values: np.ndarray
     score: float
     evaluations: int
+    windows: int = WINDOWS
 
 
-def find_targets(found: FrameResult) -> list[Target]:
-    """The scores of a frame that can be explained, best first in each model.
+def find_targets(found: FrameResult, clip: FrameResult | None = None) -> list[Target]:
+    """The scores of a frame, and of a clip as a whole, that can be explained, best first in each model.
 
     Nodes of the anatomy tree, classes, the best object of each label, landmarks, and the classes of a segmentation, whose score is the
-    mean probability where they were found. Scores of a clip as a whole are none of a frame.
+    mean probability where they were found.
+
+    Args:
+        found: in the frame.
+        clip: in the clip as a whole, None for a still.
     """
     targets = []
+    for model, classes in (clip.classes if clip is not None else {}).items():
+        targets += [Target(model, each.label, each.score) for each in classes[:MOST_TARGETS]]
     for group in (found.anatomy, found.classes, found.ellipses, found.landmarks):
         for model, labels in group.items():
             best: dict[str, float] = {}
@@ -85,31 +94,62 @@ def occlusion_map(
         ValueError: for a label that the model has no score of.
     """
     image = model.resize(crop)
-    score_of = _scores_of(model, label, image)
-    height, width = image.shape[1:]
-    lit = image.amax(0) > 0
-    fill = image[:, lit].float().mean(1).round().to(torch.uint8) if lit.any() else torch.zeros(3, dtype=torch.uint8)
+    found = cover_in_turn(image, _scores_of(model, label, image), check, windows, BATCH_SIZE)
+    return replace(found, values=without_padding(model, found.values, crop.shape[:2]))
+
+
+def cover_in_turn(
+    pixels: Tensor, score_of: Callable[[Tensor], Tensor], check: Check | None, windows: int, batch_size: int
+) -> OcclusionMap:
+    """Covers windows of an image, or of all frames of a clip at once, one after the other, and looks at a score.
+
+    Args:
+        pixels: uint8 `(..., 3, height, width)`; what is black in all frames stays so.
+        score_of: from a batch of such, `(batch, ..., 3, height, width)`, to the scores `(batch,)`.
+        check: called before each batch.
+        windows: along each side.
+        batch_size: images or clips at a time.
+    """
+    height, width = pixels.shape[-2:]
+    lit, fill = lit_and_fill(pixels)
     boxes = [
         (slice(top, bottom), slice(left, right))
         for top, bottom in _spans(height, windows)
         for left, right in _spans(width, windows)
         if lit[top:bottom, left:right].any()
     ]
-    base = score_of(image[None])[0].item()
+    base = score_of(pixels[None])[0].item()
     total, cover = torch.zeros(height, width), torch.zeros(height, width)
-    for start in range(0, len(boxes), BATCH_SIZE):
+    for start in range(0, len(boxes), batch_size):
         if check is not None:
             check("the map ", f", at window {start} of {len(boxes)}")
-        batch = boxes[start : start + BATCH_SIZE]
-        images = image.repeat(len(batch), 1, 1, 1)
-        for each, (rows, columns) in zip(images, batch, strict=True):
+        batch = boxes[start : start + batch_size]
+        covered = pixels.expand(len(batch), *pixels.shape).clone()
+        for each, (rows, columns) in zip(covered, batch, strict=True):
             inside = lit[rows, columns]
-            each[:, rows, columns] = torch.where(inside, fill[:, None, None], each[:, rows, columns])
-        for (rows, columns), score in zip(batch, score_of(images).tolist(), strict=True):
+            each[..., rows, columns] = torch.where(inside, fill[:, None, None], each[..., rows, columns])
+        for (rows, columns), score in zip(batch, score_of(covered).tolist(), strict=True):
             total[rows, columns] += base - score
             cover[rows, columns] += 1
     values = torch.where(lit, total / cover.clamp(min=1), torch.zeros(()))
-    return OcclusionMap(values.numpy(), base, len(boxes) + 1)
+    return OcclusionMap(values.numpy(), base, len(boxes) + 1, windows)
+
+
+def lit_and_fill(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Which places of an image or clip, uint8 `(..., 3, height, width)`, are not always black, bool `(height, width)`; their mean colour,
+    uint8 `(3,)`."""
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    lit = frames.amax((0, 1)) > 0
+    if not lit.any():
+        return lit, torch.zeros(3, dtype=torch.uint8)
+    return lit, frames[..., lit].float().mean((0, 2)).round().to(torch.uint8)
+
+
+def without_padding(model: LoadedModel, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Values `(height, width)` of a model's input without what was padded; `size` is height and width of the image before resizing."""
+    geometry = model.processor.resize_geometry(*size)
+    (rows, columns), (top, left) = geometry.resized, geometry.offset
+    return values[top : top + rows, left : left + columns]
 
 
 def _spans(length: int, windows: int) -> list[tuple[int, int]]:
@@ -181,4 +221,12 @@ def _as_arrays(found: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: found[name].float().cpu().numpy() for name in ("scores", "labels")}
 
 
-__all__ = ["OcclusionMap", "Target", "find_targets", "occlusion_map"]
+__all__ = [
+    "OcclusionMap",
+    "Target",
+    "cover_in_turn",
+    "find_targets",
+    "lit_and_fill",
+    "occlusion_map",
+    "without_padding",
+]

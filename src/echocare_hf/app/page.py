@@ -20,9 +20,10 @@ from . import panels
 from .analysis import Analyser, Answer, as_choices
 from .examples import Example
 from .folders import RequestFolders
-from .kept_frame import KeptFrame
+from .kept_frame import KeptFrame, load_clip, save_clips
 from .limits import MEGABYTE
 from .occlusion import find_targets, occlusion_map
+from .occlusion_clip import clip_occlusion
 from .pictures import enhanced_layers, findings_layers, occlusion_layers
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -94,6 +95,7 @@ class Desk:
         try:
             answer = self.analyser.analyse(place, place.name, folder, choices, tell)
             KeptFrame.of(answer).save(folder)
+            save_clips(answer, folder)
         except ValueError as error:
             self.folders.remove(folder)
             raise ValueError(one_line(str(error).replace(str(place), place.name), 400)) from None
@@ -125,7 +127,10 @@ class Desk:
             panels.layers_panel(each, f"{answer.result.name}, enhanced", "Before / after", 0.5, wipe=True)
             for each in enhanced_layers(answer).values()
         ]
-        targets = [(panels.target_name(each), f"{each.model}\n{each.label}") for each in find_targets(answer.found)]
+        targets = [
+            (panels.target_name(each), f"{each.model}\n{each.label}")
+            for each in find_targets(answer.found, answer.result.clip)
+        ]
         name = f"frame {answer.found.index}" if answer.is_clip else answer.result.name
         return [
             answer.folder.name,
@@ -172,18 +177,23 @@ class Desk:
         try:
             if not target:
                 raise ValueError("choose a score first")
-            frame = KeptFrame.load(self.folders.find(token))
+            folder = self.folders.find(token)
+            frame = KeptFrame.load(folder)
             model_name, label = target.split("\n", 1)
             model = self.analyser.model(model_name)
             pixels = frame.pixels if model.sees_whole_image else frame.crop
             with self.analyser.turn() as check:
-                found = occlusion_map(model, pixels, label, check)
+                if model.task == "video":
+                    seen = load_clip(folder, self.analyser.clip_models.index(model.name))
+                    of_clip = clip_occlusion(model, seen, label, pixels.shape[:2], check)
+                    found, said = of_clip.places, panels.clip_occlusion(label, of_clip)
+                else:
+                    found = occlusion_map(model, pixels, label, check)
+                    said = panels.occlusion(label, found)
         except ValueError as error:
             return panels.problem(str(error))
         layers = occlusion_layers(pixels, found)
-        return panels.layers_panel(layers, f"What {label} rests on", "Opacity of the map", 0.8) + panels.occlusion(
-            label, found
-        )
+        return panels.layers_panel(layers, f"What {label} rests on", "Opacity of the map", 0.8) + said
 
     def choose(self, event: gr.SelectData) -> str:
         """The file of an example."""

@@ -14,6 +14,7 @@ from echocare_hf.examination.results import FileResult, Label, Measurement, Mode
 from .analysis import Answer
 from .limits import Limits
 from .occlusion import OcclusionMap, Target
+from .occlusion_clip import ClipOcclusion
 from .pictures import Layers
 
 _LINK = re.compile(r"</?a\b[^>]*>")
@@ -222,8 +223,26 @@ def occlusion(label: str, found: OcclusionMap) -> str:
     )
 
 
-def _meter(name: str, score: float, kind: str = "") -> str:
-    width = round(100 * min(max(score, 0.0), 1.0), 1)
+def clip_occlusion(label: str, found: ClipOcclusion) -> str:
+    """What the map of a clip says in numbers, and how much the score rests on each frame."""
+    largest = max(float(found.frames.max()), 1e-6)
+    names = [f"{time / 1000:.2f} s" for time in found.times_ms or ()] or [
+        f"{n + 1}." for n in range(len(found.frames))
+    ]
+    rows = "".join(
+        _meter(name, fall, width=fall / largest) for name, fall in zip(names, found.frames.tolist(), strict=True)
+    )
+    places = found.places
+    return (
+        f'<p class="ec-soft">{text(label)} scores {places.score:.2f} for the clip. Covering the most important place in all '
+        f"frames lowers that by {max(float(places.values.max()), 0):.2f}. {places.evaluations} clips were analysed for this map.</p>"
+        f'<section class="ec-frames"><h3>How far the score falls while a frame is covered</h3>{rows}</section>'
+    )
+
+
+def _meter(name: str, score: float, kind: str = "", width: float | None = None) -> str:
+    """A name, a bar and a number; the bar has the length of the number, or `width`, 0 to 1."""
+    width = round(100 * min(max(score if width is None else width, 0.0), 1.0), 1)
     low = " ec-low" if kind and score < 0.1 else ""
     return (
         f'<div class="ec-score {kind}{low}"><span class="ec-name">{text(name)}</span>'

@@ -16,7 +16,7 @@ from echocare_hf.examination.overlays import Style, still_picture, within
 from echocare_hf.examination.task_findings import NOT_ANALYSED
 
 from .analysis import Answer
-from .occlusion import WINDOWS, OcclusionMap
+from .occlusion import OcclusionMap
 
 SIDE = 800
 """Longer side of the pictures, pixels."""
@@ -83,7 +83,8 @@ def occlusion_layers(crop: np.ndarray, occlusion: OcclusionMap) -> Layers:
     height, width = crop.shape[:2]
     scale = min(base.width / width, base.height / height)
     size = round(width * scale), round(height * scale)
-    cells = Image.fromarray(occlusion.values).resize((WINDOWS + 1, WINDOWS + 1), Image.Resampling.BOX)
+    steps = occlusion.windows + 1
+    cells = Image.fromarray(occlusion.values).resize((steps, steps), Image.Resampling.BOX)
     values = np.asarray(cells.resize(size, Image.Resampling.BICUBIC))
     largest = float(np.abs(values).max())
     strength = np.abs(values) / largest if largest > 0 else np.zeros_like(values)

@@ -1,9 +1,11 @@
 """What an examination says while it runs: a file was opened, a frame analysed, a file finished; or it failed, or was left out."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from .clip import ClipFindings
 from .inputs import InputFile
@@ -49,14 +51,28 @@ class Analysed:
     grey: np.ndarray | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class SeenClip:
+    """What a model of clips saw of a file.
+
+    Attributes:
+        frames: the chosen ones, resized, uint8 `(frames, 3, height, width)`.
+        times_ms: when each was taken, rising; None if the file does not say.
+    """
+
+    frames: Tensor
+    times_ms: Sequence[float] | None
+
+
 @dataclass(eq=False)
 class Finished:
     """All frames of the file are done. `clip` has what they show together, None for a still; `draft_problem` why there is no draft report,
-    although one was asked for."""
+    although one was asked for; `seen` what each model of clips saw, by its name."""
 
     result: FileResult
     clip: ClipFindings | None = None
     draft_problem: str | None = None
+    seen: Mapping[str, SeenClip] = field(default_factory=dict, repr=False)
 
 
 @dataclass(eq=False)
@@ -76,4 +92,4 @@ class Skipped:
 
 Event = Opened | Analysed | Finished | Failed | Skipped
 
-__all__ = ["Analysed", "Event", "Failed", "Finished", "Opened", "Skipped"]
+__all__ = ["Analysed", "Event", "Failed", "Finished", "Opened", "SeenClip", "Skipped"]

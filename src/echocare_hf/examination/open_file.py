@@ -12,7 +12,7 @@ from echocare_hf.anatomy import AnatomyTree
 
 from .clip import ClipFindings, ClipSummary
 from .clip_sample import ClipSample
-from .events import Analysed, Finished, Opened
+from .events import Analysed, Finished, Opened, SeenClip
 from .gates import Judgement
 from .models import LoadedModel
 from .reader import Read
@@ -89,6 +89,7 @@ class OpenFile:
     def finish(self) -> Finished:
         """What all frames show together."""
         result, clip = self.result, None
+        seen: dict[str, SeenClip] = {}
         if self._summary is None:
             still = self._still
             assert still is not None
@@ -99,27 +100,35 @@ class OpenFile:
         else:
             clip = self._summary.finish()
             result.anatomy_path, result.key_frames = clip.anatomy_path, dict(clip.key_frames)
-            result.clip = self._clip_findings(clip)
+            seen = self._seen_clips()
+            result.clip = self._clip_findings(clip, seen)
             result.measurements += result.clip.measurements
             result.warnings += clip.warnings
             if self._num_warned:
                 share = f"{self._num_warned} of {result.num_frames} frames"
                 result.warnings.append(f"{share} are unlike what the models know; frames.jsonl says which")
         result.seconds = time.perf_counter() - self.opened.started
-        return Finished(result, clip)
+        return Finished(result, clip, seen=seen)
 
-    def _clip_findings(self, clip: ClipFindings) -> FrameResult:
+    def _seen_clips(self) -> dict[str, SeenClip]:
+        """The frames that each video model gets."""
+        seen = {}
+        for model in self._video:
+            inputs, times = self._samples[model.name].choose()
+            seen[model.name] = SeenClip(torch.stack(inputs), rising(times))
+        return seen
+
+    def _clip_findings(self, clip: ClipFindings, seen: Mapping[str, SeenClip]) -> FrameResult:
         """What the video models say, and the measurements over all frames."""
         fields: dict[str, Any] = {}
         measurements: list[Measurement] = []
         for model in self._video:
-            inputs, times = self._samples[model.name].choose()
-            known = rising(times)
-            if known is None:
+            shown = seen[model.name]
+            if shown.times_ms is None:
                 self.result.warnings.append(
                     f"does not say when its frames were taken: {model.name} takes them for 30 a second"
                 )
-            findings = find_in_clip(model, torch.stack(inputs), known)
+            findings = find_in_clip(model, shown.frames, shown.times_ms)
             measurements += findings.pop("measurements", ())
             for kind, value in findings.items():
                 fields.setdefault(kind, {})[model.name] = value

@@ -48,23 +48,26 @@ class ReportModel:
     sha256: str = ""
 
 
-def split_report_models(models: Sequence[str], report: str | None) -> tuple[list[str], str | None]:
+def split_report_models(
+    models: Sequence[str], report: str | None, *, unasked: bool = False
+) -> tuple[list[str], str | None]:
     """The models that find things, and the report generator, if a report is wanted.
 
     Args:
         models: checkpoints as `--model` takes them; a report generator may be among them.
         report: the report generator, `AMONG_MODELS` for the one among `models`, None for no report.
+        unasked: with None for `report`, a generator among `models` is what is wanted, rather than an error.
 
     Raises:
         ValueError: if a report is wanted and there is no generator, or there are several, or a generator is given and no report wanted.
     """
     generators = [source for source in models if _is_generator(source)]
     others = [source for source in models if source not in generators]
-    if report is None:
-        if generators:
-            raise ValueError(f"{generators[0]}: is a report generator; give it as --report {generators[0]}")
+    if report is None and not generators:
         return others, None
-    if report != AMONG_MODELS:
+    if report is None and not unasked:
+        raise ValueError(f"{generators[0]}: is a report generator; give it as --report {generators[0]}")
+    if report is not None and report != AMONG_MODELS:
         generators.append(report)
     if not generators:
         raise ValueError(f"--report needs a report generator, and none is among the models: {HOW_TO_TRAIN}")

@@ -8,11 +8,14 @@ from typing import Any
 TEMPLATES = Path(__file__).with_name("cards")
 """Markdown with braces for what is filled in; `hub_cards/` of the repository shows the same files."""
 
-WATTS_PER_CORE = 10.0
-"""Assumed of a busy core of a server with its share of memory, power supply and cooling."""
+WATTS_PER_CORE, OVERHEAD, GRAMS_PER_KWH = 12.0, 1.56, 475.0
+"""Watts of a busy core of any CPU, how much more a data centre draws than its computers, and grams of CO2 equivalent of a kilowatt hour.
 
-GRAMS_PER_KWH = 480.0
-"""Grams of CO2 equivalent of a kilowatt hour: about the world's average of 2023 (Ember, Global Electricity Review 2024)."""
+Source: what Green Algorithms (Lannelongue et al. 2021, doi:10.1002/advs.202100707) takes where nothing is known of machine and place, in
+data/latest of github.com/GreenAlgorithms/green-algorithms-tool: TDP_cpu.csv ("Any"), defaults_PUE.csv ("Unknown"; Uptime Institute's
+survey of 2024) and CI_aggregated.csv ("WORLD"; International Energy Agency, 2019). Its term for memory is left out: how much a machine has
+is not recorded.
+"""
 
 _Z = 1.959964  # of a 95 % interval
 
@@ -58,17 +61,19 @@ def carbon(seconds: float, threads: int, device: str) -> tuple[str, dict[str, An
             None,
         )
     hours = seconds / 3600
-    grams = hours * threads * WATTS_PER_CORE / 1000 * GRAMS_PER_KWH
+    grams = hours * threads * WATTS_PER_CORE * OVERHEAD / 1000 * GRAMS_PER_KWH
     many = f"{threads} core{'s' if threads > 1 else ''}"
     text = (
-        f"An estimate, not a measurement: {hours:.2f} hours x {many} x {WATTS_PER_CORE:g} W per core / 1000 x {GRAMS_PER_KWH:g} g of CO2 "
-        f"equivalent per kWh = **{grams:.2g} g**. The hours were measured and all cores are taken to be busy throughout, an "
-        f"upper bound of the processor's time. Assumed are {WATTS_PER_CORE:g} W for a core with its share of memory and cooling, "
-        f"and the world's average electricity of 2023, {GRAMS_PER_KWH:g} g/kWh. Earlier and failed runs are not in it."
+        f"An estimate, not a measurement: {hours:.2f} hours x {many} x {WATTS_PER_CORE:g} W x {OVERHEAD:g} / 1000 x "
+        f"{GRAMS_PER_KWH:g} g of CO2 equivalent per kWh = **{grams:.2g} g**. The hours were measured, and all cores are taken to be busy "
+        "throughout. The rest is what [Green Algorithms](https://doi.org/10.1002/advs.202100707) takes where machine and place are not "
+        f"known: {WATTS_PER_CORE:g} W a core, {OVERHEAD:g} times that with what the data centre needs, the world's average electricity. "
+        "Memory, and earlier and failed runs, are not in it."
     )
     entry = {
         "emissions": float(f"{grams:.3g}"),
-        "source": f"estimate: hours x cores x {WATTS_PER_CORE:g} W x {GRAMS_PER_KWH:g} g/kWh",
+        "source": "estimate with the defaults of Green Algorithms: hours x cores x "
+        f"{WATTS_PER_CORE:g} W x {OVERHEAD:g} x {GRAMS_PER_KWH:g} g/kWh",
         "hardware_used": f"{many} of a CPU",
     }
     return text, entry
@@ -147,6 +152,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 __all__ = [
     "CITATION",
     "GRAMS_PER_KWH",
+    "OVERHEAD",
     "TEMPLATES",
     "WATTS_PER_CORE",
     "carbon",
