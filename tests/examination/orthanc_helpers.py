@@ -1,4 +1,4 @@
-"""Orthanc on this machine's loopback: a PACS that is not ours, with a DICOM node and, where Orthanc's plugin is there, DICOMweb."""
+"""Orthanc on this machine: a PACS that is not ours, with a DICOM node and, through its plugin, DICOMweb."""
 
 import json
 import os
