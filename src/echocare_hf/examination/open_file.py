@@ -92,9 +92,7 @@ class OpenFile:
         """What all frames show together."""
         result, clip = self.result, None
         if self._is_in_pixels and result.spacing is None:
-            result.warnings.append(
-                "states no pixel spacing that can be used: lengths and areas are in pixels; --spacing gives one"
-            )
+            result.warnings.append("states no pixel spacing that can be used: lengths and areas are in pixels")
         if self._summary is None:
             still = self._still
             assert still is not None
