@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -100,6 +101,16 @@ def test_structured_report(tmp_path):
     dataset = make_dicom(smooth_grey(), SOPClassUID=uid.BasicTextSRStorage)
     del dataset.PixelData, dataset.Rows, dataset.Columns
     assert "without pixel data (Basic Text SR Storage)" in message_of(save(dataset, tmp_path / "report.dcm"))
+
+
+@pytest.mark.parametrize("sop_class", [uid.UltrasoundImageStorage, uid.EnhancedUSVolumeStorage])
+def test_an_image_that_ends_in_its_header_is_called_cut_short_wherever_it_ends(tmp_path, sop_class):
+    whole = save(make_dicom(smooth_grey(), SOPClassUID=sop_class), tmp_path / "whole.dcm").read_bytes()
+    header_end = len(whole) - len(pydicom.dcmread(tmp_path / "whole.dcm").PixelData)
+    for end in range(133, header_end):
+        (tmp_path / "cut.dcm").write_bytes(whole[:end])
+        text = message_of(tmp_path / "cut.dcm")
+        assert "without pixel data" not in text and "copy or export it again" in text, (end, text)
 
 
 def test_unknown_transfer_syntax_names_the_extra(tmp_path):

@@ -1,5 +1,7 @@
 """Sources and results for the tests of DICOM outputs, and what Debian's `dciodvfy` says of a file."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -133,6 +135,31 @@ def check_standard(path: Path, source: Path) -> None:
         lines
     )  # it knew the object
     assert not own
+
+
+def read_by_dcmqi(path: Path) -> set[tuple[str, str, float, str]]:
+    """The measurements of a report as dcmqi's `tid1500reader` reads them: tracking identifier, quantity, value, unit.
+
+    Skips where it is absent.
+    """
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which("tid1500reader", path=beside)
+    if program is None:
+        pytest.skip("tid1500reader (PyPI: dcmqi) is not installed")
+    target = path.with_suffix(".json")
+    command = [program, "--inputDICOM", path, "--outputMetadata", target]
+    run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return {
+        (
+            group["TrackingIdentifier"],
+            item["quantity"]["CodeMeaning"],
+            float(item["value"]),
+            item["units"]["CodeValue"],
+        )
+        for group in json.loads(target.read_text())["Measurements"]
+        for item in group.get("measurementItems", [])
+    }
 
 
 def same_but_for_time(first: Path, second: Path) -> bool:

@@ -29,7 +29,7 @@ class Node:
     calling: list[str] = field(default_factory=list)
 
 
-def start(tls=None, require_calling=None):
+def start(tls=None, require_calling=None, offers=(FIND, GET)):
     """A PACS that holds one study, answers level by level only, and sends every image as it is stored."""
     study, node = stored_study(), Node("")
 
@@ -62,8 +62,8 @@ def start(tls=None, require_calling=None):
     entity = pynetdicom.AE(ae_title="PACS")
     if require_calling:
         entity.require_calling_aet = [require_calling]
-    entity.add_supported_context(FIND)
-    entity.add_supported_context(GET)
+    for model in offers:
+        entity.add_supported_context(model)
     for dataset in study:
         entity.add_supported_context(
             dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID, scu_role=True, scp_role=True
@@ -146,6 +146,18 @@ def test_own_title(tmp_path):
         files, _ = find_inputs([f"{node.address}?calling=SCANNER7"], tmp_path)
         assert len(files) == 3
         assert set(node.calling) == {"SCANNER7"}
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("offers", "lacks"), [((GET,), "FIND"), ((FIND,), "GET")])
+def test_a_node_that_cannot_be_asked(tmp_path, offers, lacks):
+    """Some only send to a title and port that they know (C-MOVE)."""
+    node, server = start(offers=offers)
+    try:
+        with pytest.raises(ConnectionError, match=f"does not offer .* {lacks}; give its DICOMweb address") as info:
+            find_inputs([node.address], tmp_path)
+        assert "\n" not in str(info.value)
     finally:
         server.shutdown()
 

@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
-from dicom_result_helpers import check_standard, make_frame, make_map, make_result, make_source, sample_files
+from dicom_result_helpers import (
+    check_standard,
+    make_frame,
+    make_map,
+    make_result,
+    make_source,
+    read_by_dcmqi,
+    sample_files,
+)
 
 from echocare_hf.examination.dicom_report import write_report
 from echocare_hf.examination.dicom_report_groups import ellipse_points
@@ -83,6 +91,23 @@ def test_samples(shared_data, tmp_path, place):
         for item in series.ReferencedSOPSequence
     }
     assert evidence == {own, (masks.SOPClassUID, masks.SOPInstanceUID)}
+
+
+def test_dcmqi_reads_the_same_measurements(tmp_path):
+    """A reader of TID 1500 that is neither ours nor highdicom's."""
+    source, segmentation = make_source(tmp_path / "source.dcm"), make_map(37, 53)
+    result = make_result(source, (0.5, 0.5), familiarity=0.875)
+    write_segmentation(source, [(0, segmentation)], result, tmp_path / "masks.dcm")
+    segmentations = {"outlines": tmp_path / "masks.dcm"}
+    write_report(source, result, [make_frame(0, segmentation)], tmp_path / "made.dcm", segmentations)
+    _, groups = read(tmp_path / "made.dcm")
+    expected = {
+        (name, each.name.meaning, float(each.value), each.unit.value)
+        for name, group in groups.items()
+        for each in group.get_measurements()
+    }
+    assert len(expected) >= 8
+    assert read_by_dcmqi(tmp_path / "made.dcm") == expected
 
 
 def test_draws_ellipses_and_points_where_they_are(tmp_path):

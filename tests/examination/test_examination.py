@@ -1,11 +1,14 @@
 """The pipeline from a file to positions in its grid: everything but the network is real, which measures bright pixels instead."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from engine_helpers import (
+    GROUND,
     covered,
     drawn,
     farthest,
@@ -16,6 +19,9 @@ from engine_helpers import (
     save_mp4,
     save_png,
 )
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
+from reading_helpers import make_dicom, make_region, save
 
 from echocare_hf import EchoCareForObjectDetection, EchoCareForSemanticSegmentation
 from echocare_hf.examination.engine import Examination
@@ -103,6 +109,37 @@ def test_without_spacing_lengths_are_in_pixels_and_the_result_says_so(tmp_path, 
     result, _ = Examination([str(detectors["squash", (128, 128)])], **OPTIONS).examine(path)
     assert {each.unit for each in result.measurements} == {"{pixels}", "{pixels}2"}
     assert any("in pixels" in warning for warning in result.warnings) and result.spacing is None
+
+
+def test_nothing_is_said_of_spacing_where_nothing_is_measured(tmp_path, segmenter):
+    """A model that measures nothing, and one that measures but finds nothing; of stills and of clips."""
+    classifier = save_checkpoint(tmp_path / "kinds", "classification")
+    frames = [drawn(240, 320, (160.0, 110.0, 120.0, 60.0, 0.0))] * 3
+    head, empty = save_png(tmp_path / "head.png", frames[0]), np.full_like(frames[0], GROUND)
+    clip, nothing = save_mp4(tmp_path / "clip.mp4", frames), save_png(tmp_path / "nothing.png", empty)
+    said = {
+        (model.name, path.name): [
+            warning
+            for warning in Examination([str(model)], **OPTIONS).examine(path)[0].warnings
+            if "spacing" in warning
+        ]
+        for model in (classifier, segmenter)
+        for path in (head, clip, nothing)
+    }
+    assert {case for case, warnings in said.items() if warnings} == {("heads", "head.png"), ("heads", "clip.mp4")}
+
+
+@pytest.mark.parametrize("is_region", [False, True])
+def test_a_spacing_of_zero_is_none(tmp_path, segmenter, is_region):
+    pixels = drawn(240, 320, (160.0, 110.0, 120.0, 60.0, 0.0))
+    zero = make_region((0, 0, 319, 239), (0.0, 0.0))
+    stated = {"SequenceOfUltrasoundRegions": [zero]} if is_region else {"PixelSpacing": [0, 0]}
+    path = save(make_dicom(pixels, "RGB", **stated), tmp_path / "zero.dcm")
+    result, _ = Examination([str(segmenter)], **OPTIONS).examine(path)
+    assert result.spacing is None and {each.unit for each in result.measurements} == {"{pixels}", "{pixels}2"}
+    assert [warning for warning in result.warnings if "no pixel spacing that can be used" in warning]
+    given, _ = Examination([str(segmenter)], spacing=(0.5, 0.25), **OPTIONS).examine(path)
+    assert given.spacing == (0.5, 0.25) and {each.unit for each in given.measurements} == {"mm", "mm2"}
 
 
 @pytest.mark.parametrize("box", [None, (210, 60, 660, 430)])

@@ -21,6 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.utils import as_pixel_options
 
 from .reading_dicom_header import (
+    is_image_class,
     read_frame_times,
     read_metadata,
     read_modality,
@@ -113,10 +114,15 @@ def check_header(path: Path, dataset: pydicom.FileDataset, has_pixels: bool) -> 
     if not has_pixels:
         if "EncryptedAttributesSequence" in dataset:
             raise UnreadableFileError(path, "is encrypted (DICOM PS3.15 annex E), pixels included; decrypt it first")
-        if "Rows" in dataset or "SOPClassUID" not in dataset:  # pydicom drops what it was parsing when the file ends
-            raise UnreadableFileError(path, "is cut short before its pixel data; copy or export it again")
-        kind = getattr(dataset.get("SOPClassUID"), "name", "unknown kind")
-        raise UnreadableFileError(path, f"is DICOM without pixel data ({kind}); give the image object instead")
+        sop_class = pydicom.uid.UID(str(dataset.get("SOPClassUID") or ""))
+        # pydicom drops what it was parsing when the file ends.
+        if "Rows" in dataset or not sop_class or is_image_class(sop_class):
+            raise UnreadableFileError(
+                path, "is cut short before its pixel data, or was saved without them; copy or export it again"
+            )
+        raise UnreadableFileError(
+            path, f"is DICOM without pixel data ({sop_class.name}); give the image object instead"
+        )
     stated = dataset.get("NumberOfFrames")
     if stated is not None and str(stated).strip() == "0":
         raise UnreadableFileError(path, "states 0 frames; export it again")

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, EnhancedUSVolumeStorage
 
 from .reading_record import Modality, Spacing, UltrasoundRegion, clean_spacing, one_line
 
@@ -126,6 +127,12 @@ def read_pixel_spacing(dataset: Dataset) -> Spacing | None:
         if values is not None and not isinstance(values, str) and len(values) == 2:
             return clean_spacing(values[0], values[1])
     return None
+
+
+def is_image_class(sop_class: str) -> bool:
+    """Whether a SOP Class UID is one of images, or is not in PS3.6 annex A (a private one, or one that is cut off)."""
+    uid = UID(sop_class)
+    return uid.name == uid or "Image" in uid.name or uid == EnhancedUSVolumeStorage
 
 
 def read_modality(dataset: Dataset) -> Modality:

@@ -149,7 +149,7 @@ def _association(node: _Node, contexts: list[Any], **options: Any) -> Iterator[A
     """An association with a node.
 
     Raises:
-        ConnectionError: if there is none.
+        ConnectionError: if there is none, or the node does not offer the first of the contexts.
     """
     from pynetdicom import AE
 
@@ -161,6 +161,10 @@ def _association(node: _Node, contexts: list[Any], **options: Any) -> Iterator[A
         node.host, node.port, contexts=contexts, ae_title=node.title, tls_args=tls, **options
     )
     shown = f"{node.title}@{node.host}:{node.port}"
+    service = contexts[0].abstract_syntax
+    if service in {context.abstract_syntax for context in association.rejected_contexts}:
+        association.release()
+        raise ConnectionError(f"{shown}: does not offer {service.name}; give its DICOMweb address, or exported files")
     if not association.is_established:
         why = "refused our AE title or theirs" if association.is_rejected else "did not answer"
         raise ConnectionError(
@@ -195,7 +199,10 @@ def _ask(node: _Node, association: Any, model: str, level: str, **keys: object) 
         setattr(query, keyword, value)
     for status, answer in association.send_c_find(query, model):
         if "Status" not in status:
-            raise ConnectionError(f"{node.title}@{node.host}:{node.port}: broke off while answering; try again")
+            raise ConnectionError(
+                f"{node.title}@{node.host}:{node.port}: broke off while answering; it may not know our AE title"
+                f" ({node.calling}; another with ?calling=TITLE), else try again"
+            )
         if status.Status in _PENDING and answer is not None:
             yield answer
         elif status.Status != _SUCCESS:

@@ -12,7 +12,9 @@ from pydicom.dataset import Dataset
 
 from echocare_hf.data.labelled.pixels import has_dicom_preamble
 from echocare_hf.data.reading_dicom import DAMAGE
+from echocare_hf.data.reading_dicom_header import is_image_class
 
+from .dicom_common import MANUFACTURER
 from .inputs_found import NamedFile, Problem
 
 missing_reason = "is listed in the DICOMDIR and not there; copy the whole disc again"
@@ -24,7 +26,7 @@ _MADE_FROM_IMAGES = {
     pydicom.uid.SurfaceSegmentationStorage,
     pydicom.uid.ParametricMapStorage,
 }
-_TAGS = ["SOPClassUID", "StudyInstanceUID", "Rows"]
+_TAGS = ["SOPClassUID", "StudyInstanceUID", "Rows", "Manufacturer"]
 
 
 class DicomFacts(NamedTuple):
@@ -36,6 +38,7 @@ class DicomFacts(NamedTuple):
         is_image: whether the object is an image, or should be one and is damaged.
         has_no_pixels: whether the object is of a kind that has no pixels.
         is_disc: whether it is a DICOMDIR.
+        is_result: whether this package has made it.
     """
 
     study: str | None
@@ -43,6 +46,7 @@ class DicomFacts(NamedTuple):
     is_image: bool
     has_no_pixels: bool
     is_disc: bool
+    is_result: bool = False
 
 
 def study_key(uid: str) -> str:
@@ -60,12 +64,12 @@ def read_facts(path: Path) -> DicomFacts | None:
             sop_class = pydicom.uid.UID(str(header.get("SOPClassUID") or ""))
             is_disc = header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY
             has_rows = bool(header.get("Rows"))
+            is_result = header.get("Manufacturer") == MANUFACTURER
     except DAMAGE:
         return None
-    is_known = bool(sop_class) and sop_class.name != sop_class
-    has_no_pixels = not has_rows and is_known and "Image" not in sop_class.name
+    has_no_pixels = not has_rows and not is_image_class(sop_class)
     is_image = not has_no_pixels and sop_class not in _MADE_FROM_IMAGES
-    return DicomFacts(study_key(uid) if uid else None, sop_class.name, is_image, has_no_pixels, is_disc)
+    return DicomFacts(study_key(uid) if uid else None, sop_class.name, is_image, has_no_pixels, is_disc, is_result)
 
 
 def is_disc(path: Path) -> bool:

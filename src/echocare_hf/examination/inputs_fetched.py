@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pydicom
 from pydicom.dataset import Dataset
+
+from echocare_hf.data.reading_dicom_header import is_image_class
 
 from .inputs_dicom import study_key
 
@@ -39,8 +40,7 @@ class Instance(NamedTuple):
     @property
     def may_be_image(self) -> bool:
         """Whether the SOP class is one of images, or is not known."""
-        name = pydicom.uid.UID(self.sop_class).name
-        return not self.sop_class or name == self.sop_class or "Image" in name
+        return is_image_class(self.sop_class)
 
 
 def instance_of(answer: Dataset, series_uid: str = "", series_number: int = 0) -> Instance:

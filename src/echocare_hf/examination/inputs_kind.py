@@ -74,6 +74,8 @@ def judge(file: NamedFile) -> Judgement:
             return Judgement("image")
         if facts.is_disc:
             return Judgement("disc")
+        if facts.is_result and not file.is_named:  # an enhanced image that went back to the archive
+            return Judgement("other", facts.study)
         if not facts.is_image and (facts.has_no_pixels or not file.is_named):
             problem = f"is DICOM without an ultrasound image ({facts.kind}); give the image object instead"
             return Judgement("other", facts.study, problem)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,9 @@ def _check_place(given: str, place: str) -> None:
         if not _HUB_ID.fullmatch(given):
             raise ValueError(f"{given}: there is no such folder; {_choices()}")
         return
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin") and not os.access(path, os.R_OK):
+            raise ValueError(f"{given}: {path.name} cannot be read (Permission denied); check its permissions")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{given}: has no config.json, so it is no checkpoint; {_choices()}")
     if not any((folder / name).is_file() for name in _WEIGHTS):

@@ -16,7 +16,7 @@ from .events import Analysed, Finished, Opened, SeenClip
 from .gates import Judgement
 from .models import LoadedModel
 from .reader import Read
-from .results import FrameResult, Label, Measurement
+from .results import PIXEL, SQUARE_PIXEL, FrameResult, Label, Measurement
 from .task_findings import Findings, find_in_clip, rising
 
 
@@ -45,6 +45,7 @@ class OpenFile:
         self._summary: ClipSummary | None = None
         self._still: FrameResult | None = None
         self._num_warned = 0
+        self._is_in_pixels = False
         if opened.is_clip:
             self._samples = {model.name: ClipSample(model.config.num_frames) for model in self._video}
             self._summary = ClipSummary(tree, least_familiarity)
@@ -62,6 +63,7 @@ class OpenFile:
                     measurements += value
                 else:
                     fields.setdefault(kind, {})[name] = value
+        self._is_in_pixels |= any(each.unit in (PIXEL, SQUARE_PIXEL) for each in measurements)
         index = item.frame.index
         if self._summary is not None:
             measurements = [replace(value, frame=index) for value in measurements]
@@ -90,6 +92,8 @@ class OpenFile:
         """What all frames show together."""
         result, clip = self.result, None
         seen: dict[str, SeenClip] = {}
+        if self._is_in_pixels and result.spacing is None:
+            result.warnings.append("states no pixel spacing that can be used: lengths and areas are in pixels")
         if self._summary is None:
             still = self._still
             assert still is not None

@@ -119,7 +119,7 @@ class Reader:
 
     def _result(self, file: InputFile, digest: str, source: FrameSource, region: Region) -> FileResult:
         """What is known of a file before its frames are analysed."""
-        result = FileResult(
+        return FileResult(
             name=file.name,
             sha256=digest,
             study=file.study,
@@ -137,9 +137,6 @@ class Reader:
                 "precision": {model.name: model.precision for model in self.models},
             },
         )
-        if region.spacing is None:
-            result.warnings.append("states no pixel spacing: lengths and areas are in pixels")
-        return result
 
 
 def reason_of(file: InputFile, error: BaseException) -> str:

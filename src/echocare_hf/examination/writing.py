@@ -4,6 +4,7 @@ A thread of its own draws and writes, so that the models do not wait for it. A f
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -260,7 +261,7 @@ def check_output(output: Path) -> None:
     """Refuses a folder that results do not belong in.
 
     Raises:
-        OutputError: if it is a file, or holds something else than results.
+        OutputError: if it is a file, holds something else than results, or cannot be written to.
     """
     with _writing(output):
         if output.exists() and not output.is_dir():
@@ -270,6 +271,9 @@ def check_output(output: Path) -> None:
             raise OutputError(
                 f"{output}: holds something else than results of echocare predict; give an empty or a new folder"
             )
+        there = next(place for place in (output, *output.absolute().parents) if place.exists())
+        if not os.access(there, os.W_OK | os.X_OK):  # now, not after the models and inputs are there
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @contextmanager
@@ -279,8 +283,9 @@ def _writing(output: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
+        cure = "check its permissions" if isinstance(error, PermissionError) else "free space"
         raise OutputError(
-            f"{output}: cannot be written ({reason}); free space or give another folder, and run the command again: "
+            f"{output}: cannot be written ({reason}); {cure} or give another folder, and run the command again: "
             "what is complete is kept"
         ) from error
 
