@@ -1,7 +1,7 @@
 """How much of a model's speed `echocare predict` keeps, and whether a longer clip needs more memory.
 
     python eval/speed/predict.py                          # the tiny checkpoint that ships: PNG folder, MP4, DICOM
-    python eval/speed/predict.py --preset base --frames 16 --repeats 3
+    python eval/speed/predict.py --preset base --frames 24 --repeats 1 --inputs PNG MP4
     python eval/speed/predict.py --overlays no            # without pictures
     python eval/speed/predict.py memory                   # 100 and 10,000 frames, each in a process of its own
 
@@ -95,6 +95,14 @@ def save_dicom(path: Path, frames: Sequence[np.ndarray]) -> Path:
     return path
 
 
+SAVED: dict[str, Callable[[Path, Sequence[np.ndarray]], Path]] = {
+    "PNG": save_png_folder,
+    "MP4": lambda path, frames: save_mp4(path.with_suffix(".mp4"), frames),
+    "DICOM": lambda path, frames: save_dicom(path.with_suffix(".dcm"), frames),
+}
+"""How frames are saved: a folder of images, a clip, a cine."""
+
+
 def make_checkpoint(folder: Path, preset: str) -> Path:
     """A pretraining checkpoint with random weights."""
     config = EchoCareConfig.preset("tiny", **SMALL) if preset == "small" else EchoCareConfig.preset(preset)
@@ -154,12 +162,8 @@ def measure_speed(arguments: argparse.Namespace) -> None:
         print(
             f"{arguments.preset}, {model.precision}, batch {arguments.batch}, {len(frames)} frames of {WIDTH}x{HEIGHT}"
         )
-        given = {
-            "PNG folder": save_png_folder(inputs / "png", frames),
-            "MP4": save_mp4(inputs / "clip.mp4", frames),
-            "DICOM": save_dicom(inputs / "clip.dcm", frames),
-        }
-        for name, path in given.items():
+        for name in arguments.inputs:
+            path = SAVED[name](inputs / name.lower(), frames)
             batches = torch.stack(read_inputs(model, path)).split(arguments.batch)
 
             def run_bare(batches: Sequence[torch.Tensor] = batches) -> None:
@@ -206,6 +210,7 @@ def main() -> None:
         "what", nargs="?", choices=("speed", "memory", "one"), default="speed", help="default: %(default)s"
     )
     parser.add_argument("--preset", choices=("tiny", "base", "large"), default="tiny", help="default: %(default)s")
+    parser.add_argument("--inputs", nargs="+", choices=SAVED, default=[*SAVED], help="default: all")
     parser.add_argument("--frames", type=int, default=192, help="of each input; default: %(default)s")
     parser.add_argument("--batch", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count; default: %(default)s")
