@@ -200,9 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=SETS, help="which ones; all if not given")
     parser.add_argument("--model", default="echocare-tiny", help="as in training/report.py")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--exams", type=int, default=400, help="phantom exams a language")
-    parser.add_argument("--minutes", type=float, default=4.0, help="processor time of a training on phantom exams")
-    parser.add_argument("--lung_minutes", type=float, default=1.5, help="the same on the lung clips")
+    parser.add_argument("--exams", type=int, default=200, help="phantom exams a language")
+    parser.add_argument("--minutes", type=float, default=1.0, help="processor time of a training on phantom exams")
+    parser.add_argument("--lung_minutes", type=float, default=0.6, help="the same on the lung clips")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--evaluate_every", type=int, default=4, help="epochs; twice as many on the lung clips")
     parser.add_argument(
