@@ -137,7 +137,7 @@ def test_a_text_follows_what_is_stated():
 
 
 def test_it_saves_and_loads_and_an_older_model_has_none(generator, batch, tmp_path):
-    model, processor = generator
+    model, _ = generator
     model.save_pretrained(tmp_path)
     loaded, info = EchoCareForReportGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -156,3 +156,37 @@ def test_what_is_refused(generator, batch):
         EchoCareReportConfig.preset("tiny", draft_candidates=0)
     with pytest.raises(ValueError, match=r"must be \(2, 2\)"):
         generator[0](**batch, stated_findings=torch.ones(2, 3))
+
+
+def test_images_that_were_encoded_once_give_the_same(generator, batch):
+    model, _ = generator
+    mask = batch["image_mask"]
+    features, maps = model.encoder.encode_images(batch["pixel_values"][mask])
+
+    def placed(values):
+        found = values.new_full((*mask.shape, *values.shape[1:]), float("nan"))  # padding must not matter
+        found[mask] = values
+        return found
+
+    others = {name: value for name, value in batch.items() if name != "pixel_values"}
+    with torch.no_grad():
+        found = model(image_features=placed(features), image_maps=[placed(each) for each in maps], **others)
+        wanted = model(**batch)
+    torch.testing.assert_close(found.logits, wanted.logits)
+    torch.testing.assert_close(found.findings_logits, wanted.findings_logits)
+
+
+def test_image_dropout_hides_images_from_the_decoder_in_training_alone(generator, batch):
+    model, _ = generator
+    other = {**batch, "pixel_values": batch["pixel_values"].flip(0)[:, :, :, ::2].repeat_interleave(2, 3)}
+    stated = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    model.config.image_dropout = 1.0
+    with torch.no_grad():
+        model.train()
+        model.encoder.feature_norm.eval()
+        hidden = [model(**inputs, stated_findings=stated).logits for inputs in (batch, other)]
+        model.eval()
+        shown = [model(**inputs, stated_findings=stated).logits for inputs in (batch, other)]
+    model.config.image_dropout = 0.0
+    torch.testing.assert_close(*hidden)
+    assert not torch.allclose(*shown, atol=1e-3)

@@ -21,7 +21,7 @@ def test_without_findings_it_is_the_text_that_is_most_alike_to_all():
     def words(text):
         return text.lower().replace(".", "").replace(",", "").replace("b-lines", "b lines").split()
 
-    assert consensus(TEXTS, {}, "en", "lung") == int(np.argmax([alike(text) for text in TEXTS])) == 0
+    assert consensus(TEXTS, {}, "en", "lung") == int(np.argmax([alike(text) for text in TEXTS]))
 
 
 def test_the_head_decides_where_the_words_do_not():

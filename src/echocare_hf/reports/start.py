@@ -25,7 +25,8 @@ def prepare_start(job: ReportJob) -> float:
     arguments, encoder = job.arguments, job.model.encoder
     if arguments.freeze_encoder:
         copies = arguments.copies if arguments.augmentation > 0 else 0
-        if not all([encode_once(encoder, data, copies) for data in job.sets.values() if len(data)]):
+        fits = [encode_once(encoder, data, copies) for data in job.sets.values() if len(data)]
+        if not all(fits):
             print("note: the encoded images do not fit into memory; they are encoded anew in every step", flush=True)
     if job.is_trained:
         return 0.0
