@@ -54,6 +54,7 @@ def open_generator(arguments: ReportArguments, training: Sequence[ReportPair]) -
         )
     if arguments.image_size is not None:
         processor.image_processor.size = SizeDict(height=arguments.image_size, width=arguments.image_size)
+    model.config.draft_candidates = arguments.candidates
     if arguments.freeze_encoder:
         model.encoder.echocare.requires_grad_(False)
     return model, processor, kind == EchoCareReportConfig.model_type
@@ -83,7 +84,6 @@ def _fresh(checkpoint: str | None, arguments: ReportArguments, training: Sequenc
             views=views[:MOST_VIEWS] or list(DEFAULT_VIEWS),
             vocab_size=arguments.vocab_size,
             decoder_n_positions=arguments.max_tokens + min(prompt, MOST_PROMPT),
-            draft_candidates=arguments.candidates,
             **overrides,
         )
 
