@@ -80,7 +80,10 @@ def write_drafts(
             _agreed(model, processor, inputs, encoded, row, candidates, told[row], languages, organs, generation)
             for row in range(len(told))
         ]
-        sequences = pad_sequence(chosen, batch_first=True, padding_value=processor.tokenizer.pad_token_id)
+        # At the left: at the right it would be text of a report that was cut off.
+        sequences = pad_sequence(
+            chosen, batch_first=True, padding_value=processor.tokenizer.pad_token_id, padding_side="left"
+        )
     written = written_reports(model, processor, sequences, encoder_outputs=encoded, **inputs)
     drafts = []
     for row, report in enumerate(written):

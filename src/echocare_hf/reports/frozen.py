@@ -35,6 +35,8 @@ def encode_once(encoder: Any, data: PreparedData, copies: int) -> bool:
     used = 0
     for index in range(len(data)):
         item = data.item(index)
+        if "encoded" in item:
+            continue
         versions: list[Encoded] = []
         for copy in range(copies + 1 if data.seed is not None else 1):
             chance = sample_generator(data.seed or 0, copy, index) if copy else None
