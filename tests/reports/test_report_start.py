@@ -84,8 +84,23 @@ def test_the_decoder_learns_the_texts_and_the_rest_stays(exams, tmp_path):
     told = start_decoder(job, 40)
     assert told < fresh - 1  # nats a token
     changed = {name for name, value in job.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and all(name.startswith(("decoder.", "finding_tokens.")) for name in changed)
+    assert changed and all(name.startswith(("decoder.", "finding_tokens.", "encoder.layernorm.")) for name in changed)
     assert start_decoder(job, 0) is None
+
+
+def test_training_on_images_starts_from_what_the_texts_gave(exams, tmp_path):
+    """No image changes what the decoder says, until training gives the images a scale."""
+    job = opened(exams, tmp_path)
+    start_decoder(job, 2)
+    data = job.sets["validation"]
+    batch = job.task.collate([data[0], data[1]])
+    other = {**batch, "pixel_values": batch["pixel_values"].flip(-1)}
+    stated = batch["findings"]
+    with torch.no_grad():
+        found = [job.model(**inputs, stated_findings=stated).logits for inputs in (batch, other)]
+    torch.testing.assert_close(*found)
+    job.model(**batch).loss.backward()
+    assert job.model.encoder.layernorm.weight.grad.abs().sum() > 0
 
 
 def test_time_ends_the_texts(exams, tmp_path):

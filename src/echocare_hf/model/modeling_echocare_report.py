@@ -301,8 +301,8 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
         tokens = self.finding_tokens(told).to(memory.dtype)  # (batch, findings, width)
         mask = encoded.attention_mask
         if self.training and self.config.image_dropout > 0:
-            kept = torch.rand(len(memory), 1, device=memory.device) >= self.config.image_dropout
-            mask = kept.expand(memory.shape[:2]) if mask is None else mask & kept
+            kept = torch.rand(len(memory), 1, 1, device=memory.device) >= self.config.image_dropout
+            memory = memory * kept  # as many tokens as ever: the findings get no larger share of the attention
         if mask is not None:
             mask = torch.cat((mask, mask.new_ones(tokens.shape[:2])), 1)
         return torch.cat((memory, tokens), 1), mask

@@ -4,6 +4,9 @@ A decoder that starts from random weights on a hundred image-report pairs learns
 of given findings needs no images, and steps without them are cheap: so the decoder first becomes a language model of the training
 reports, told their findings, organ and indication. Batches hold texts of similar length.
 
+Where the tokens of the images will be there are zeros, and the scale of these tokens is 0 afterwards: so training on images starts from
+exactly this language model, and not from one that random tokens disturb.
+
 Source: Ramachandran et al. 2017, Unsupervised pretraining for sequence to sequence learning, for decoders that start as language models.
 """
 
@@ -18,6 +21,7 @@ from tqdm import tqdm
 
 from echocare_hf.model.encoder_echocare_report import EchoCareReportEncoderOutput
 
+from .drafting import split_inputs
 from .job import ReportJob
 
 BATCH = 16  # texts a step
@@ -54,6 +58,7 @@ def start_decoder(
         lr=rate,
     )
     random = np.random.default_rng(arguments.seed)
+    count = _tokens_an_image(job)
     examples = [_words(job, "train", row) for row in range(len(job.sets["train"]))]
     lengths = np.array([len(job.processor.tokenizer(example["report"])["input_ids"]) for example in examples])
     start = clock()
@@ -70,22 +75,40 @@ def start_decoder(
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = rate * _factor(share)
-                _loss(job, [examples[row] for row in rows]).backward()
+                _loss(job, [examples[row] for row in rows], count).backward()
                 torch.nn.utils.clip_grad_norm_(parameters, arguments.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
                 done += 1
                 bar.update()
     model.eval()
+    silence_images(model)
     held = [_words(job, "validation", row) for row in range(len(job.sets["validation"]))]
     with torch.inference_mode():
-        losses = [float(_loss(job, [example])) for example in held]
+        losses = [float(_loss(job, [example], count)) for example in held]
     return float(np.mean(losses))
+
+
+def silence_images(model: Any) -> None:
+    """Makes the tokens of all images 0, until training gives them a scale."""
+    torch.nn.init.zeros_(model.encoder.layernorm.weight)
+    torch.nn.init.zeros_(model.encoder.layernorm.bias)
+
+
+@torch.inference_mode()
+def _tokens_an_image(job: ReportJob) -> int:
+    data = job.sets["train"]
+    shown, _ = split_inputs(job.task.inputs([job.task.example(data.item(0), None)]))
+    shown = {
+        name: [each.to(job.model.device) for each in value] if isinstance(value, list) else value.to(job.model.device)
+        for name, value in shown.items()
+    }
+    return int(job.model.encoder(**shown).last_hidden_state.shape[1]) // len(data.item(0)["marks"])
 
 
 def _words(job: ReportJob, part: str, row: int) -> dict[str, Any]:
     item = job.sets[part].item(row)
-    return {name: item[name] for name in ("report", "organ", "indication", "findings")}
+    return {name: item[name] for name in ("report", "organ", "indication", "findings", "marks")}
 
 
 def _batches(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
@@ -96,7 +119,7 @@ def _batches(lengths: np.ndarray, random: np.random.Generator) -> list[np.ndarra
     return [batches[place] for place in random.permutation(len(batches))]
 
 
-def _loss(job: ReportJob, examples: list[dict[str, Any]]) -> torch.Tensor:
+def _loss(job: ReportJob, examples: list[dict[str, Any]], count: int) -> torch.Tensor:
     """The text loss of a batch without images."""
     model = job.model
     words = job.processor(
@@ -109,8 +132,11 @@ def _loss(job: ReportJob, examples: list[dict[str, Any]]) -> torch.Tensor:
     if model.finding_tokens is not None:
         told["stated_findings"] = torch.stack([example["findings"] for example in examples]).to(model.device)
     projection = model.encoder.image_projection
-    nothing = EchoCareReportEncoderOutput(  # one empty token: without findings there is no other
-        last_hidden_state=torch.zeros(len(examples), 1, projection.out_features, device=model.device),
+    images = torch.tensor([len(example["marks"]) for example in examples], device=model.device)
+    mask = torch.arange(int(images.max()) * count, device=model.device) < (images * count)[:, None]
+    nothing = EchoCareReportEncoderOutput(
+        last_hidden_state=torch.zeros(*mask.shape, projection.out_features, device=model.device),
+        attention_mask=mask,
         pooler_output=torch.zeros(len(examples), 2 * projection.in_features, device=model.device),
     )
     return model(encoder_outputs=nothing, **words, **told).loss

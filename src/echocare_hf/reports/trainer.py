@@ -24,6 +24,8 @@ from .findings import package_rules
 
 PRETRAINED_RATE = 0.2  # learning rate of a trained encoder over that of the rest
 
+SILENT_RATE = 10.0  # the same of what gives the images a scale, where that starts from 0
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -52,6 +54,8 @@ class ReportTrainer(TaskTrainer):
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
                     factor = rate if name.startswith("encoder.echocare.") else 1.0
+                    if name.startswith("encoder.layernorm.") and not parameter.any():
+                        factor = SILENT_RATE
                     decay = 0.0 if parameter.ndim < 2 or "relative_position_bias" in name else options.weight_decay
                     groups.setdefault((factor, decay), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
