@@ -12,11 +12,14 @@ synthetic exams instead, to see the whole of it work.
 What happens, in this order:
 
   1. The pairs are read and checked, and split by group (patient, examination) into train, validation and test.
-  2. A tokenizer is trained on the training reports, a decoder is put on the encoder, and both are trained with a head for findings. While
-     it trains, the validation reports are written anew after every evaluation: BLEU, ROUGE-L, METEOR, F1 of findings. The best weights
-     by `score` are kept.
+  2. A tokenizer is trained on the training reports, and a decoder is put on the encoder, with a head for findings that starts from a
+     linear model of the features. The decoder first learns the texts themselves under the findings that they state, then all is trained
+     on images and texts. While it trains, the validation reports are written anew after every evaluation: BLEU, ROUGE-L, METEOR, F1 of
+     findings. The best weights by `score` are kept, those of the start too.
   3. Thresholds of the findings head are chosen on the validation part, beyond which it may contradict a sentence.
-  4. The test part is looked at once, beside the nearest neighbour on frozen features and the most frequent report.
+  4. The test part is looked at once, beside the nearest neighbour on frozen features and the most frequent report. Of each exam several
+     texts are drawn; the one with which the others and the findings head agree most is the report (`--candidates 1`: the most probable
+     words).
   5. OUTPUT appears, complete: model, processor, code, thresholds, card with figures and examples, metrics.json.
 
 A run that was cut off goes on where its last evaluation ended when the same command is given again; one with other arguments starts anew
@@ -33,12 +36,14 @@ from typing import Any
 
 from echocare_hf.files import readable_weights
 from echocare_hf.finetuning import open_work_folder, train
+from echocare_hf.finetuning.head_start import HeadStart
 from echocare_hf.reports.arguments import ReportArguments, parse_report_arguments
 from echocare_hf.reports.card import metrics_table, write_report_card
 from echocare_hf.reports.checking import FindingThresholds
 from echocare_hf.reports.drafting import THRESHOLDS_FILE
 from echocare_hf.reports.job import open_report_job
 from echocare_hf.reports.results import assess_generator, job_features, report_record
+from echocare_hf.reports.start import prepare_start
 from echocare_hf.reports.trainer import make_trainer
 
 
@@ -60,15 +65,23 @@ def train_reports(arguments: ReportArguments) -> Path:
     last = open_work_folder(work, "report", values)
     job = open_report_job(arguments, work)
     features = job_features(job)
+    spent = prepare_start(job)
     trainer = make_trainer(job.task, job.model, job.sets, arguments, not job.is_random, work / "checkpoints")
+    trainer.progress.seconds_done = spent  # a run that goes on has its own
+    begun = HeadStart.of(job.model, trainer.assess(job.sets["validation"], last=False)[0]["score"])
     train(trainer, last)
+    if begun.restore_if_better(job.model, trainer.state.best_metric, True):
+        print(
+            f"the images brought nothing better than the start, whose score was {begun.metric:.3f}: it is kept",
+            flush=True,
+        )
 
     _, answers = trainer.assess(job.sets["validation"])
     thresholds = FindingThresholds.choose(
         job.task.findings, answers.probabilities, job.targets("validation"), arguments.reliability
     )
     result = assess_generator(job, trainer, features, thresholds)
-    record = report_record(job, result, trainer, thresholds, start)
+    record = report_record(job, result, trainer, thresholds, start, begun)
     final = work / "result"
     job.model.eval().save_pretrained(final)
     job.processor.save_pretrained(final)

@@ -205,6 +205,8 @@ def test_reports_at_the_ends():
             *("en", "lung", {"b_lines"}, {"pleural_effusion", "consolidation"}),
         ),
         ("Effusion was not seen.", *("en", "lung", set(), {"pleural_effusion"})),
+        ("Neither nodules nor cysts are seen.", *("en", "thyroid", set(), {"nodule_or_mass", "cyst"})),
+        ("Neither lobe shows a nodule. Cyst on the right.", *("en", "thyroid", {"cyst"}, {"nodule_or_mass"})),
         ("No A-lines; later A-lines return", *("en", "lung", {"a_lines"}, set())),
         ("Not only effusion: hepatization", *("en", "lung", {"pleural_effusion", "consolidation"}, set())),
         (

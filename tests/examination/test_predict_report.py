@@ -25,6 +25,7 @@ from echocare_hf.examination.clip import ClipFindings
 from echocare_hf.examination.region import Region
 from echocare_hf.examination.report_frames import FEWEST_FRAMES, MOST_FRAMES, choose_frames, read_frames
 from echocare_hf.examination.report_numbers import find_quantities, supporting_measurement
+from echocare_hf.examination.report_page import draft_section
 from echocare_hf.examination.report_support import names
 from echocare_hf.examination.results import Measurement
 
@@ -133,6 +134,19 @@ def test_the_page_shows_frames_beside_the_sentences(run):
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
     for frame in record["report"]["frames"]:
         assert (output / frame["picture"]).is_file()
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-CN"])
+def test_headings_of_a_chinese_report_are_chinese(run, language):
+    output, record = run
+    section = draft_section({**record, "report": {**record["report"], "language": language}}, output)
+    shown = re.sub(r"<[^>]*>", "|", section)
+    for heading in ("草稿", "报告", "测量项", "数值", "帧", "模型", "无测量值支持：12 mm", "文字称无cyst"):
+        assert heading in shown
+    assert not re.search("DRAFT\\||Measurement|no measurement supports|says that", section)
+    assert f'lang="{language}"' in section and 'lang="en"' not in section
+    french = draft_section({**record, "report": {**record["report"], "language": "fr"}}, output)
+    assert 'lang="fr"' in french and "Measurements (" in french and 'lang="en"' in french
 
 
 def test_frames_that_the_generator_sees_are_cut_to_the_region(tmp_path, detector, generator, monkeypatch):

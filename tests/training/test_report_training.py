@@ -36,6 +36,10 @@ OPTIONS = [
     "4",
     "--epochs",
     "3",
+    "--text_steps",
+    "4",
+    "--candidates",
+    "3",
 ]
 
 
@@ -90,7 +94,11 @@ def test_the_folder_writes_drafts(made, exams):
     assert draft.to_text().startswith("草稿") and set(draft.probabilities) == set(model.config.findings)
     assert all(0 < part.confidence <= 1 for part in draft.sentences)
     plain = processor.batch_decode(model.generate(**inputs, max_new_tokens=30, do_sample=False))[0]
-    assert draft.text == plain.strip()
+    assert model.config.draft_candidates == 3 and model.config.finding_tokens
+    (greedy,) = write_drafts(
+        model, processor, inputs, thresholds, ["zh"], ["thyroid"], candidates=1, max_new_tokens=30, do_sample=False
+    )
+    assert greedy.text == plain.strip()
 
 
 def test_a_killed_run_goes_on_to_the_same_end(made, exams, tmp_path):

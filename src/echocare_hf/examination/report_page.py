@@ -1,6 +1,6 @@
 """The draft report on the page of a study: the frames beside the sentences that they support, then what was measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from .overlays import quantity_text
 from .page_text import escaped, jpeg_data
 from .records import Record
 from .report_draft import frames_text, measured_text
-from .report_text import MEASURED, NOTHING_MEASURED
+from .report_words import page_language, page_words
 from .results import Measurement
 
 REPORT_STYLE = """
@@ -33,12 +33,6 @@ REPORT_STYLE = """
 .sentence .warn, .sentence .soft { grid-column: 1 / -1 } .flagged p { border-left: 3px solid var(--warn); padding-left: .5rem }
 """.strip()
 
-_BASES = {
-    "measurement": "measured in this frame",
-    "structure": "shows the structure that is named",
-    "likelihood": "the sentence is most probable with this frame alone",
-}
-
 
 def draft_section(record: Record, output: Path) -> str:
     """The draft report of a file as HTML; "" where none was written.
@@ -50,27 +44,35 @@ def draft_section(record: Record, output: Path) -> str:
     report = record.get("report")
     if report is None:
         return ""
+    spoken = page_language(report["language"])
     pictures = {frame["frame"]: frame for frame in report["frames"]}
     rows = []
     for (frames, basis), group in groupby(
         report["sentences"], key=lambda each: (tuple(each["frames"]), each["basis"])
     ):
         shots = "".join(_shot(pictures[index], output, _is_clip(record)) for index in frames if index in pictures)
-        note = f'<div class="soft">{escaped(_BASES[basis])}</div>' if shots and _is_clip(record) else ""
+        note = (
+            f'<div class="soft" lang="{spoken}">{escaped(page_words(f"basis {basis}", spoken))}</div>'
+            if shots and _is_clip(record)
+            else ""
+        )
         said = "".join(_sentence(each, report) for each in group)
         rows.append(f'<div class="said"><div><div class="shots">{shots}</div>{note}</div><div>{said}</div></div>')
     flags = [
-        f"{FLAG} {flag_words('omitted', finding=name, probability=report['findings'][name])}"
+        f"{FLAG} {flag_words('omitted', spoken, finding=name, probability=report['findings'][name])}"
         for name in report["omitted"]
     ]
     if not report["is_checked"]:
-        flags.append(flag_words("unchecked"))
+        flags.append(flag_words("unchecked", spoken))
     flags += [f"{FLAG} {warning}" for warning in report["warnings"]]
     said = "".join(f'<div class="warn">{escaped(line)}</div>' for line in flags)
     return (
-        f'<section class="draft" lang="{escaped(report["language"])}"><h3><span class="stamp">DRAFT</span>Report</h3>'
-        f'<div class="warn">{escaped(report["notice"])}</div><div class="soft" lang="en">{escaped(_told(record, report))}</div>'
-        f'{"".join(rows)}<div lang="en">{said}<h4>{escaped(MEASURED)}</h4>{_measured(report, _is_clip(record))}</div></section>'
+        f'<section class="draft" lang="{escaped(report["language"])}"><h3 lang="{spoken}">'
+        f'<span class="stamp">{page_words("draft", spoken)}</span>{page_words("report", spoken)}</h3>'
+        f'<div class="warn">{escaped(report["notice"])}</div>'
+        f'<div class="soft" lang="{spoken}">{escaped(_told(record, report, spoken))}</div>'
+        f'{"".join(rows)}<div lang="{spoken}">{said}<h4>{escaped(page_words("measured", spoken))}</h4>'
+        f"{_measured(report, _is_clip(record), spoken)}</div></section>"
     )
 
 
@@ -78,17 +80,23 @@ def _is_clip(record: Record) -> bool:
     return "clip" in record
 
 
-def _told(record: Record, report: Mapping[str, Any]) -> str:
-    parts = [f"Written by {report['model']}"]
+def _told(record: Record, report: Mapping[str, Any], spoken: str) -> str:
+    parts = [page_words("written by", spoken, report["model"])]
     if _is_clip(record):
-        parts.append(f"from {frames_text(report['generated_from'])}")
+        parts.append(_seen(report["generated_from"], spoken))
     if report["organ"]:
-        parts.append(
-            f"organ {report['organ']}{' (told by the anatomy)' if report['organ_source'] == 'anatomy' else ''}"
-        )
+        source = page_words("told by the anatomy", spoken) if report["organ_source"] == "anatomy" else ""
+        parts.append(page_words("organ", spoken, report["organ"]) + source)
     if report["indication"]:
-        parts.append(f"indication: {report['indication']}")
+        parts.append(page_words("indication", spoken, report["indication"]))
     return ", ".join(parts)
+
+
+def _seen(frames: Sequence[int], spoken: str) -> str:
+    """The frames that the generator saw."""
+    if spoken == "en":
+        return f"from {frames_text(frames)}"
+    return f"{page_words('frame', spoken)} {', '.join(map(str, frames))}"
 
 
 def _shot(frame: Mapping[str, Any], output: Path, is_clip: bool) -> str:
@@ -102,35 +110,39 @@ def _shot(frame: Mapping[str, Any], output: Path, is_clip: bool) -> str:
 
 
 def _sentence(sentence: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    share = sentence["confidence"]
+    share, spoken = sentence["confidence"], page_language(report["language"])
     meter = "<span></span><span></span>"
     if share is not None:
-        meter = f'<meter min="0" max="1" value="{share:.3f}" title="confidence"></meter><span>{share:.2f}</span>'
-    notes = [("soft", f"measured: {_quantity(report['measurements'][place])}") for place in sentence["measurements"]]
+        meter = f'<meter min="0" max="1" value="{share:.3f}" title="{page_words("confidence", spoken)}"></meter><span>{share:.2f}</span>'
+    notes = []
+    for place in sentence["measurements"]:
+        notes.append(("soft", page_words("measured here", spoken, _quantity(report["measurements"][place], spoken))))
     for found in sentence["contradictions"]:
-        notes.append(("warn", f"{FLAG} {flag_words(found['said'], **found)}"))
+        notes.append(("warn", f"{FLAG} {flag_words(found['said'], spoken, **found)}"))
     if sentence["unsupported_numbers"]:
-        notes.append(("warn", f"{FLAG} no measurement supports: {', '.join(sentence['unsupported_numbers'])}"))
-    lines = "".join(f'<div class="{kind}" lang="en">{escaped(text)}</div>' for kind, text in notes)
+        numbers = ", ".join(sentence["unsupported_numbers"])
+        notes.append(("warn", f"{FLAG} {page_words('unsupported', spoken, numbers)}"))
+    lines = "".join(f'<div class="{kind}" lang="{spoken}">{escaped(text)}</div>' for kind, text in notes)
     flagged = " flagged" if sentence["is_flagged"] else ""
     return f'<div class="sentence{flagged}"><p>{escaped(sentence["text"])}</p>{meter}{lines}</div>'
 
 
-def _quantity(record: Mapping[str, Any]) -> str:
+def _quantity(record: Mapping[str, Any], spoken: str) -> str:
     if record.get("value") is None:
-        return "not finite"
+        return page_words("not finite", spoken)
     own = Measurement(**record)
     return f"{measured_text(own)} {quantity_text(own.value, own.unit, own.spread)}"
 
 
-def _measured(report: Mapping[str, Any], is_clip: bool) -> str:
+def _measured(report: Mapping[str, Any], is_clip: bool, spoken: str) -> str:
     if not report["measurements"]:
-        return f'<div class="soft">{NOTHING_MEASURED}</div>'
-    head = f"<th>Measurement</th><th>Value</th>{'<th>Frame</th>' if is_clip else ''}<th>Model</th>"
+        return f'<div class="soft">{page_words("nothing measured", spoken)}</div>'
+    columns = ("measurement", "value", "frame", "model") if is_clip else ("measurement", "value", "model")
+    head = "".join(f"<th>{page_words(column, spoken)}</th>" for column in columns)
     rows = []
     for record in report["measurements"]:
         own = Measurement(**record) if record.get("value") is not None else None
-        value = "not finite" if own is None else quantity_text(own.value, own.unit, own.spread)
+        value = page_words("not finite", spoken) if own is None else quantity_text(own.value, own.unit, own.spread)
         name = f"{record['of']}: {record['name']}" if record.get("of") else record["name"]
         frame = f'<td class="number">{record.get("frame", "")}</td>' if is_clip else ""
         rows.append(

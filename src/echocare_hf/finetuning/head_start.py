@@ -208,13 +208,13 @@ def _fit_for(job: Job, labels: Array) -> Fit:
         return lambda features, strength: _ridge(features, targets, strength)
     if problem == "multi_label_classification":
         columns = [(labels[:, index] >= 0, labels[:, index] > 0, 0.0) for index in range(labels.shape[1])]
-        return lambda features, strength: _binary_columns(features, columns, strength, weight)
+        return lambda features, strength: binary_columns(features, columns, strength, weight)
     classes = labels[:, 0].astype(int)
     if problem == "ordinal_classification":
         # The head adds log(classes - 1 - k) to the number of step k, which says whether y > k among those with y >= k.
         steps = (config.num_labels or 0) - 1
         columns = [(classes >= step, classes > step, float(np.log(steps - step))) for step in range(steps)]
-        return lambda features, strength: _binary_columns(features, columns, strength, weight)
+        return lambda features, strength: binary_columns(features, columns, strength, weight)
     return lambda features, strength: _classes(features, classes, config.num_labels or 0, strength, weight)
 
 
@@ -231,7 +231,7 @@ def _classes(features: Array, classes: Any, count: int, strength: float, weight:
     return weights, biases
 
 
-def _binary_columns(
+def binary_columns(
     features: Array, columns: list[tuple[Any, Any, float]], strength: float, weight: str | None
 ) -> tuple[Array, Array]:
     """One logistic regression a column: which rows count, which of them are positive, and what the head itself adds."""
@@ -269,4 +269,4 @@ def _measure(job: Job, path: LinearPath, features: Array) -> float:
     return float(job.task.metrics(predictions, samples, last=False)[job.task.best_metric])
 
 
-__all__ = ["HeadStart", "LinearPath", "fit_head", "start_head"]
+__all__ = ["SETTLED", "HeadStart", "LinearPath", "binary_columns", "fit_head", "start_head"]

@@ -44,6 +44,12 @@ class EchoCareReportConfig(PreTrainedConfig):
         Names of the views that an image can be marked with.
     findings (`list[str]`, *optional*):
         Names of the findings that the findings head tells; without them the model has no such head.
+    finding_tokens (`bool`, *optional*, defaults to `False`):
+        Whether the decoder attends to what the findings head tells, one token a finding, beside the tokens of the images.
+    image_dropout (`float`, *optional*, defaults to 0.0):
+        With `finding_tokens`: share of the reports whose decoder sees no image in training, and has the findings alone to go by.
+    draft_candidates (`int`, *optional*, defaults to 1):
+        How many texts `write_drafts` draws of an examination, to keep the one that the others agree with. `generate` does not read it.
     findings_loss_weight (`float`, *optional*, defaults to 1.0):
         Weight of the findings loss beside the text loss.
     findings_positive_weights (`list[float]`, *optional*):
@@ -87,6 +93,9 @@ class EchoCareReportConfig(PreTrainedConfig):
     encoder_maps: int = 2
     views: list[str] | tuple[str, ...] = DEFAULT_VIEWS
     findings: list[str] | tuple[str, ...] | None = None
+    finding_tokens: bool = False
+    image_dropout: float | int = 0.0
+    draft_candidates: int = 1
     findings_loss_weight: float | int = 1.0
     findings_positive_weights: list[float] | None = None
 
@@ -107,6 +116,12 @@ class EchoCareReportConfig(PreTrainedConfig):
             values = getattr(self, name) or []
             if len(set(values)) != len(values):
                 raise ValueError(f"the names in `{name}` must differ, got {values}")
+        if self.finding_tokens and not self.findings:
+            raise ValueError("`finding_tokens` needs `findings`, the names of what they stand for")
+        if not 0 <= self.image_dropout <= 1:
+            raise ValueError(f"`image_dropout` must lie between 0 and 1, got {self.image_dropout}")
+        if self.draft_candidates < 1:
+            raise ValueError(f"`draft_candidates` must be at least 1, got {self.draft_candidates}")
         if self.findings_loss_weight < 0:
             raise ValueError(f"`findings_loss_weight` must not be negative, got {self.findings_loss_weight}")
         weights = self.findings_positive_weights

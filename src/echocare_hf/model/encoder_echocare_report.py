@@ -1,6 +1,7 @@
 """From the images of one report to what its decoder attends to, in no order: tokens of the last maps, and one pooled vector."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,8 @@ class EchoCareReportEncoder(EchoCarePreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        image_features: torch.Tensor | None = None,
+        image_maps: Sequence[torch.Tensor] | None = None,
     ) -> EchoCareReportEncoderOutput:
         """Encodes the images of each report.
 
@@ -109,15 +112,24 @@ class EchoCareReportEncoder(EchoCarePreTrainedModel):
             views: (batch, images), 0 where not marked, else 1 + index of the view.
             output_attentions, output_hidden_states: as in transformers; of the encoder.
             return_dict: for `generate`, which always asks for a dictionary.
+            image_features, image_maps: instead of `pixel_values`, what `encode_images` made of them, which an encoder that does not learn
+                need not do again: (batch, images, features), and for each map (batch, images, channels, height, width).
 
         Raises:
             ValueError: for other shapes, a report without an image, or a view that the model does not have.
         """
-        pixel_values, mask = check_images(pixel_values, image_mask)
+        if image_features is None:
+            pixel_values, mask = check_images(pixel_values, image_mask)
+            images = pixel_values.flatten(0, 1)[mask.flatten()]
+            wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            wanted = {name: value for name, value in wanted.items() if value}
+            tokens, features, outputs = self._encode(images, **wanted)
+        else:
+            _, mask = check_images(image_features[..., None, None], image_mask)
+            features = image_features[mask]
+            tokens = self._tokens([feature_map[mask] for feature_map in image_maps or ()])
+            outputs = EchoCareModelOutput()
         views = check_views(views, mask, self.num_views)
-        images = pixel_values.flatten(0, 1)[mask.flatten()]
-        wanted = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        tokens, features, outputs = self._encode(images, **{name: value for name, value in wanted.items() if value})
         if self.feature_norm is not None:
             features = self.feature_norm(features)
         whole = self.image_projection(features)[:, None]  # (images, 1, width)
@@ -154,11 +166,29 @@ class EchoCareReportEncoder(EchoCarePreTrainedModel):
     def _encode_chunk(self, images: Tensor, **kwargs) -> tuple[Tensor, Tensor, EchoCareModelOutput]:
         features, outputs = pooled_features(self.echocare, images, **{**kwargs, "output_hidden_states": True})
         maps: Any = outputs.reshaped_hidden_states
+        return self._tokens(maps[-self.num_maps :]), features, outputs
+
+    def _tokens(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (images, channels, height, width) to tokens (images, tokens, width)."""
         tokens = []
-        for project, feature_map in zip(self.map_projections, maps[-self.num_maps :], strict=True):
+        for project, feature_map in zip(self.map_projections, maps, strict=True):
             places = place_features(feature_map.shape[2], feature_map.shape[3], feature_map)
             tokens.append(project(feature_map.flatten(2).transpose(1, 2)) + self.place_projection(places))
-        return torch.cat(tokens, 1), features, outputs
+        return torch.cat(tokens, 1)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What an encoder that does not learn makes of images, for `forward` to take instead of them.
+
+        Args:
+            images: (images, channels, height, width).
+
+        Returns:
+            Features (images, features) and, for each map that tokens are made of, (images, channels, height, width).
+        """
+        features, outputs = pooled_features(self.echocare, images, output_hidden_states=True)
+        maps: Any = outputs.reshaped_hidden_states
+        return features, list(maps[-self.num_maps :])
 
 
 def scatter(values: Tensor, mask: Tensor) -> Tensor:

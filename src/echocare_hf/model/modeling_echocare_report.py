@@ -16,12 +16,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_echocare_report import EchoCareReportConfig
 from .encoder_echocare_report import EchoCareReportEncoder, EchoCareReportEncoderOutput
+from .findings_echocare_report import UNKNOWN_FINDING, EchoCareFindingTokens, known_findings
 from .label_losses_echocare import at_least_float32, multi_label_loss
 from .prompts_echocare_report import left_padded, position_ids
 from .remote_code_echocare_report import REPORT_AUTO_MAP, SelfContainedReportMixin
 
-# As in the anatomy labels.
-UNKNOWN_FINDING = -1
 # What torch's cross-entropy leaves out.
 IGNORED_TOKEN = -100
 
@@ -116,6 +115,9 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
         self._can_compile_fullgraph = decoder._can_compile_fullgraph
         features = 2 * self.encoder.image_projection.in_features
         self.findings_head = nn.Linear(features, config.num_findings) if config.num_findings else None
+        self.finding_tokens = (
+            EchoCareFindingTokens(config.num_findings, decoder_config.hidden_size) if config.finding_tokens else None
+        )
         # One configuration each, so that a change reaches the part.
         for part, part_config in ((self.encoder, encoder_config), (decoder, decoder_config)):
             part_config._attn_implementation = part.config._attn_implementation
@@ -183,6 +185,9 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
         past_key_values: Cache | None = None,
         labels: torch.Tensor | None = None,
         findings: torch.Tensor | None = None,
+        stated_findings: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        image_maps: list[torch.Tensor] | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -209,9 +214,18 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
             The token that follows each token of `decoder_input_ids`; -100 where it does not count (prompt and padding).
         findings (`torch.Tensor` of shape `(batch_size, findings)`, *optional*):
             1 present, 0 absent, between for a soft label; -1, -100 or NaN where not known.
+        stated_findings (`torch.Tensor` of shape `(batch_size, findings)`, *optional*):
+            What the decoder is told of the findings instead of what the findings head tells, such as a clinician's corrections: as
+            `findings`, and the head's own answer where not known. Needs `config.finding_tokens`.
+        image_features (`torch.FloatTensor` of shape `(batch_size, images, features)`, *optional*):
+            With `image_maps`, what `model.encoder.encode_images` made of the images, which are then not needed.
+        image_maps (`list[torch.FloatTensor]` of shape `(batch_size, images, channels, height, width)`, *optional*):
+            See `image_features`.
         """
-        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        flags: dict[str, Any] = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if encoder_outputs is None:
+            if image_features is not None:
+                flags |= {"image_features": image_features, "image_maps": image_maps}
             encoder_outputs = self.encoder(pixel_values, image_mask, views, **flags)
         elif isinstance(encoder_outputs, tuple):
             encoder_outputs = EchoCareReportEncoderOutput(*encoder_outputs)
@@ -233,19 +247,20 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
         if decoder_position_ids is not None and _takes_position_ids(self.decoder):
             of_decoder["position_ids"] = decoder_position_ids
 
+        findings_logits = None if self.findings_head is None else self.findings_head(encoder_outputs.pooler_output)
+        memory, memory_mask = self._memory(encoder_outputs, findings_logits, stated_findings)
         outputs = self.decoder(
             input_ids=decoder_input_ids,
             inputs_embeds=decoder_inputs_embeds,
             attention_mask=decoder_attention_mask,
-            encoder_hidden_states=encoder_outputs.last_hidden_state,
-            encoder_attention_mask=encoder_outputs.attention_mask,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=memory_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
             return_dict=True,
-            **{name: value for name, value in flags.items() if value is not None},
+            **{name: value for name, value in flags.items() if name.startswith("output_") and value is not None},
             **of_decoder,
         )
-        findings_logits = None if self.findings_head is None else self.findings_head(encoder_outputs.pooler_output)
         text_loss = None if labels is None else _text_loss(outputs.logits, labels)
         findings_loss = None if findings is None else self._findings_loss(findings_logits, findings)
         loss = text_loss
@@ -266,6 +281,37 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
         )
+
+    def _memory(
+        self, encoded: EchoCareReportEncoderOutput, logits: Tensor | None, stated: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the decoder attends to (batch, tokens, width), and its mask: tokens of the images, then of the findings."""
+        memory: Any = encoded.last_hidden_state
+        if self.finding_tokens is None:
+            if stated is not None:
+                raise ValueError("`stated_findings` need a model with `finding_tokens` in its configuration")
+            return memory, encoded.attention_mask
+        # Not to be moved by the text: a head that helps the decoder to learn its reports by heart no longer tells findings.
+        told = at_least_float32(logits).sigmoid().detach()  # type: ignore[arg-type]
+        if stated is not None:
+            if stated.shape != told.shape:
+                raise ValueError(f"`stated_findings` must be {tuple(told.shape)}, got {tuple(stated.shape)}")
+            stated = stated.to(told.device, told.dtype)
+            told = torch.where(known_findings(stated), stated, told)
+        tokens = self.finding_tokens(told).to(memory.dtype)  # (batch, findings, width)
+        mask = encoded.attention_mask
+        if self.training and self.config.image_dropout > 0:
+            kept = torch.rand(len(memory), 1, 1, device=memory.device) >= self.config.image_dropout
+            memory = memory * kept  # as many tokens as ever: the findings get no larger share of the attention
+        if mask is not None:
+            mask = torch.cat((mask, mask.new_ones(tokens.shape[:2])), 1)
+        return torch.cat((memory, tokens), 1), mask
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, EchoCareFindingTokens):
+            module.reset()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """The labels (batch, tokens) moved on by one, behind the start token."""
@@ -317,8 +363,7 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
             raise ValueError("this model has no findings head: name its `findings` in the configuration")
         logits = at_least_float32(logits)
         findings = findings.to(logits.device, logits.dtype)
-        unknown = findings.isnan() | (findings == IGNORED_TOKEN)
-        findings = findings.masked_fill(unknown, UNKNOWN_FINDING)
+        findings = findings.masked_fill(~known_findings(findings), UNKNOWN_FINDING)
         positive = logits.new_tensor(self.config.findings_positive_weights or [1.0] * logits.shape[1])
         return multi_label_loss(logits, findings, torch.ones_like(positive), positive)
 

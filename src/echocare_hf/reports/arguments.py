@@ -79,6 +79,9 @@ class ReportArguments:
         },
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "the encoder does not learn"})
+    copies: int = field(
+        default=4, metadata={"help": "with --freeze_encoder, augmented copies of each exam that are encoded, once"}
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "of AdamW"})
     warmup: float = field(default=0.05, metadata={"help": "share of the schedule in which the learning rate rises"})
     patience: int = field(
@@ -101,7 +104,15 @@ class ReportArguments:
         default=256,
         metadata={"help": "most tokens of a report; longer ones are not learned from, generation ends there"},
     )
-    num_beams: int = field(default=1, metadata={"help": "beams of the last evaluation; in training there is one"})
+    num_beams: int = field(
+        default=1, metadata={"help": "beams of the last evaluation, instead of --candidates; in training there is one"}
+    )
+    candidates: int = field(
+        default=16,
+        metadata={
+            "help": "texts drawn of an exam, to keep the one that the others agree with; 1 for the most probable words"
+        },
+    )
     findings: list[str] | None = field(
         default=None, metadata={"help": "findings to tell; those present in two training reports or more if not given"}
     )
@@ -111,6 +122,20 @@ class ReportArguments:
     )
     findings_weight: float = field(
         default=1.0, metadata={"help": "weight of the findings loss; 0 for no findings head"}
+    )
+    text_steps: int = field(
+        default=300,
+        metadata={"help": "steps in which the decoder learns the texts and their findings before it sees images"},
+    )
+    head_start: bool = field(
+        default=True, metadata={"help": "the findings head starts from a linear model of a trained encoder's features"}
+    )
+    finding_tokens: bool = field(
+        default=True, metadata={"help": "tell the decoder what the findings head tells, before it writes"}
+    )
+    image_dropout: float = field(
+        default=0.5,
+        metadata={"help": "with --finding_tokens, share of the reports that are learned from the findings alone"},
     )
     reliability: float = field(
         default=0.9, metadata={"help": "share of validation exams in which the head must be right to flag a sentence"}
@@ -132,6 +157,10 @@ _OWN_RANGES = {
     "vocab_size": Range(262, whole=True),
     "max_tokens": Range(4, whole=True),
     "num_beams": COUNT,
+    "candidates": COUNT,
+    "copies": Range(0, whole=True),
+    "text_steps": Range(0, whole=True),
+    "image_dropout": Range(0, 1),
     "findings_weight": NOT_NEGATIVE,
     "reliability": Range(0.5, 1),
 }

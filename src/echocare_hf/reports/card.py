@@ -55,6 +55,7 @@ part by the mean of ROUGE-L and the F1 of findings; {looked}
 | starts from | {model} |
 | schedule | {epochs} epochs, {steps} steps, {minutes:.1f} minutes on {hardware}, {precision} |
 | input | up to {images} images a report, RGB, {size} pixels; organ and indication as text |
+| decoding | {decoding} |
 | tokenizer | byte-level BPE, {vocabulary} tokens, trained on the training reports |
 | parameters | {parameters:,} |
 | findings | {findings} (rules {rules}; a finding that a report does not mention counts as {unmentioned}) |
@@ -145,6 +146,7 @@ def write_report_card(folder: Path, record: dict[str, Any], size: tuple[int, int
         precision=record["precision"],
         images=arguments["max_images"],
         size=f"{size[1]}x{size[0]}",
+        decoding=_decoding(arguments),
         vocabulary=record["vocabulary"],
         parameters=record["parameters"],
         findings=", ".join(record["findings"]) or "none",
@@ -199,6 +201,15 @@ def examples_text(examples: list[dict[str, Any]]) -> str:
         ]
         lines += [f"- flagged: {'; '.join(doubts)}", ""] if doubts else [""]
     return "\n".join(lines)
+
+
+def _decoding(arguments: dict[str, Any]) -> str:
+    """How the reports of the tables were written."""
+    if arguments["num_beams"] > 1:
+        return f"beam search, {arguments['num_beams']} beams"
+    if arguments["candidates"] > 1:
+        return f"of {arguments['candidates']} drawn texts the one that the others and the findings head agree with (`write_drafts`)"
+    return "the most probable token"
 
 
 def _flags(metrics: dict[str, float | None]) -> str:

@@ -23,8 +23,8 @@ MOST_PROMPT = 448
 """Tokens that are kept free for organ and indication, at most."""
 
 
-def open_generator(arguments: ReportArguments, training: Sequence[ReportPair]) -> tuple[Any, Any]:
-    """The model and its processor.
+def open_generator(arguments: ReportArguments, training: Sequence[ReportPair]) -> tuple[Any, Any, bool]:
+    """The model, its processor, and whether it was a report generator before.
 
     The tokenizer is trained on the training part alone. The findings are those of `--findings`, else those that two training reports or
     more have; the views those of the training part.
@@ -54,9 +54,10 @@ def open_generator(arguments: ReportArguments, training: Sequence[ReportPair]) -
         )
     if arguments.image_size is not None:
         processor.image_processor.size = SizeDict(height=arguments.image_size, width=arguments.image_size)
+    model.config.draft_candidates = arguments.candidates
     if arguments.freeze_encoder:
         model.encoder.echocare.requires_grad_(False)
-    return model, processor
+    return model, processor, kind == EchoCareReportConfig.model_type
 
 
 def _fresh(checkpoint: str | None, arguments: ReportArguments, training: Sequence[ReportPair]) -> tuple[Any, Any]:
@@ -69,6 +70,8 @@ def _fresh(checkpoint: str | None, arguments: ReportArguments, training: Sequenc
     if names:
         overrides |= {
             "findings": names,
+            "finding_tokens": arguments.finding_tokens,
+            "image_dropout": arguments.image_dropout if arguments.finding_tokens else 0.0,
             "findings_loss_weight": arguments.findings_weight,
             "findings_positive_weights": _positive_weights(names, training, arguments),
         }

@@ -31,6 +31,7 @@ class ReportJob:
         sets: the same as tensors.
         task: of fine-tuning.
         model, processor: the generator.
+        is_trained: whether it was one before, with a findings head that has learned.
     """
 
     arguments: ReportArguments
@@ -40,6 +41,7 @@ class ReportJob:
     task: ReportTask
     model: Any
     processor: Any
+    is_trained: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -78,14 +80,14 @@ def open_report_job(arguments: ReportArguments, work: Path) -> ReportJob:
     parts = {name: [data.pairs[index] for index in getattr(split, name)] for name in PARTS}
     if not parts["validation"]:
         raise ValueError(f"{data.source}: has no validation part; give it a share with --fractions")
-    model, processor = open_generator(arguments, parts["train"])
+    model, processor, is_trained = open_generator(arguments, parts["train"])
     data, parts["train"] = _learnable(data, parts["train"], processor, arguments)
     task = ReportTask(data, processor, arguments, model.config.findings or [])
     sets = {
         name: PreparedData(task, pairs, arguments.seed if name == "train" else None).prepare_all(name)
         for name, pairs in parts.items()
     }
-    return ReportJob(arguments, data, parts, sets, task, model, processor)
+    return ReportJob(arguments, data, parts, sets, task, model, processor, is_trained)
 
 
 def _data(arguments: ReportArguments, work: Path) -> ReportData:

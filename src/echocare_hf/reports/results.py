@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import echocare_hf
+from echocare_hf.finetuning.head_start import HeadStart
 from echocare_hf.finetuning.prepared import PreparedData
 from echocare_hf.finetuning.record import rounded, short_name, without_directories
 from echocare_hf.metrics.classification import classification_metrics
@@ -93,7 +94,12 @@ def assess_generator(
 
 
 def report_record(
-    job: ReportJob, result: dict[str, Any], trainer: ReportTrainer, thresholds: FindingThresholds, start: float
+    job: ReportJob,
+    result: dict[str, Any],
+    trainer: ReportTrainer,
+    thresholds: FindingThresholds,
+    start: float,
+    begun: HeadStart,
 ) -> dict[str, Any]:
     """What metrics.json holds; no path of the machine is in it.
 
@@ -103,6 +109,7 @@ def report_record(
         trainer: after training.
         thresholds: of the findings.
         start: `time.monotonic()` at the beginning.
+        begun: the generator before it saw images.
     """
     arguments = job.arguments
     told = asdict(arguments)
@@ -126,6 +133,7 @@ def report_record(
         "finding_rules": package_rules().version,
         "thresholds": thresholds.to_dict(),
         **result,
+        "start_score": _number(begun.metric),
         "best_score": _number(trainer.state.best_metric),
         "epochs": round(trainer.state.epoch or 0, 2),
         "steps": trainer.state.global_step,

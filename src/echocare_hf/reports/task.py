@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from echocare_hf.data.augmentation import Augmentation
 from echocare_hf.finetuning.tasks.base import Example, Task, scaled_settings
 
 from .arguments import ReportArguments
 from .findings import finding_targets, text_findings
+from .frozen import batched
 from .pair_images import pair_frames
 from .pairs import ReportData, ReportPair
 
@@ -55,6 +55,11 @@ class ReportTask(Task):
         return finding_targets(pair_findings(pair), self.findings, self.options.unmentioned)
 
     def example(self, item: Example, generator: torch.Generator | None) -> Example:
+        if "encoded" in item:
+            versions = item["encoded"]
+            drawn = 0 if generator is None else int(torch.randint(len(versions), (), generator=generator))
+            words = {name: value for name, value in item.items() if name not in ("pixels", "encoded")}
+            return {**words, "encoded": versions[drawn]}
         images = item["pixels"].float() / 255
         if generator is not None and self.options.augmentation > 0:
             images = torch.stack([self.augmentation(image, generator).image for image in images])
@@ -67,13 +72,17 @@ class ReportTask(Task):
             batch["findings"] = torch.stack([example["findings"] for example in examples])
         return batch
 
-    def inputs(self, examples: Sequence[Example], with_reports: bool = False) -> dict[str, Tensor]:
+    def inputs(self, examples: Sequence[Example], with_reports: bool = False) -> dict[str, Any]:
         """What the model takes: images with their views, prompts, and the reports where they are wanted."""
-        counts = torch.tensor([len(example["images"]) for example in examples])
+        counts = torch.tensor([len(example["marks"]) for example in examples])
         mask = torch.arange(int(counts.max())) < counts[:, None]  # (batch, images)
-        images = torch.cat([example["images"] for example in examples])
-        pixels = images.new_zeros(*mask.shape, *images.shape[1:])
-        pixels[mask] = images
+        if "encoded" in examples[0]:
+            shown = batched([example["encoded"] for example in examples], mask)
+        else:
+            images = torch.cat([example["images"] for example in examples])
+            pixels = images.new_zeros(*mask.shape, *images.shape[1:])
+            pixels[mask] = images
+            shown = {"pixel_values": pixels}
         known = self.report_processor.views
         views = torch.zeros(mask.shape, dtype=torch.long)
         views[mask] = torch.tensor(
@@ -85,7 +94,7 @@ class ReportTask(Task):
             indication=[example["indication"] for example in examples],
             return_tensors="pt",
         )
-        batch = {"pixel_values": pixels, "views": views, **words}
+        batch = {**shown, "views": views, **words}
         return batch if bool(mask.all()) else {**batch, "image_mask": mask}
 
 

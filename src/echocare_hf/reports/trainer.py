@@ -18,11 +18,13 @@ from echocare_hf.metrics.classification import classification_metrics
 from .arguments import ReportArguments
 from .checking import FindingThresholds
 from .draft import DraftReport
-from .drafting import write_drafts
+from .drafting import encode_inputs, split_inputs, write_drafts
 from .evaluation import report_metrics
 from .findings import package_rules
 
 PRETRAINED_RATE = 0.2  # learning rate of a trained encoder over that of the rest
+
+SILENT_RATE = 10.0  # the same of what gives the images a scale, where that starts from 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class ReportTrainer(TaskTrainer):
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
                     factor = rate if name.startswith("encoder.echocare.") else 1.0
+                    if name.startswith("encoder.layernorm.") and not parameter.any():
+                        factor = SILENT_RATE
                     decay = 0.0 if parameter.ndim < 2 or "relative_position_bias" in name else options.weight_decay
                     groups.setdefault((factor, decay), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
@@ -62,6 +66,14 @@ class ReportTrainer(TaskTrainer):
                 lr=options.learning_rate,
             )
         return self.optimizer
+
+    def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Statistics of features that do not change stay as the head knows them."""
+        unwrapped: Any = self.accelerator.unwrap_model(model)
+        head, norm = unwrapped.findings_head, unwrapped.encoder.feature_norm
+        if norm is not None and head is not None and not head.weight.requires_grad:
+            norm.eval()
+        return super().compute_loss(model, *args, **kwargs)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Without a warning of output weights that are the embeddings, which a checkpoint holds once."""
@@ -97,12 +109,13 @@ class ReportTrainer(TaskTrainer):
         for start in tqdm(range(0, len(data), size), desc="writing", unit="batch", leave=False, disable=None):
             examples = [data[row] for row in range(start, min(start + size, len(data)))]
             with torch.inference_mode(), self.accelerator.autocast():
-                outputs = model(**self._prepare_inputs(task.collate(examples)))
+                encoded, inputs = encode_inputs(model, self._prepare_inputs(task.collate(examples)))
+                outputs = model(encoder_outputs=encoded, **inputs)
                 losses += [float(outputs.loss)] * len(examples)
                 if task.findings:
                     probabilities.append(outputs.findings_logits.float().sigmoid().cpu().numpy())
-                inputs = self._prepare_inputs(task.inputs(examples))
-                sequences = model.generate(**inputs, **greedy(task.options))
+                _, inputs = split_inputs(self._prepare_inputs(task.inputs(examples)))
+                sequences = model.generate(encoder_outputs=encoded, **inputs, **greedy(task.options))
             texts += [text.strip() for text in task.report_processor.batch_decode(sequences)]
         return float(np.mean(losses)), np.concatenate(probabilities or [np.zeros((len(data), 0))]), texts
 
