@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from echocare_hf import EchoCareConfig, EchoCareForSemanticSegmentation, optimize_for_inference
+from echocare_hf import EchoCareConfig, EchoCareForSemanticSegmentation, inference, optimize_for_inference
 from echocare_hf.inference import PackedConv2d, PackedLinear, bfloat16_is_fast
 
 
@@ -39,7 +39,24 @@ def test_a_convolution_is_packed_anew_for_another_kind_of_map():
         assert packed.for_small_maps is small
 
 
-@pytest.mark.skipif(not bfloat16_is_fast(), reason="this CPU has no bf16 of its own")
+@pytest.mark.parametrize(
+    "amx, avx512, vendor, fast",
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "GenuineIntel", False),
+        (False, True, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+        (False, True, "", False),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, amx, avx512, vendor, fast):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(inference, "_cpu_vendor", lambda: vendor)
+    assert bfloat16_is_fast() is fast
+
+
+@pytest.mark.skipif(not bfloat16_is_fast(), reason="bf16 is not faster on this CPU")
 @torch.inference_mode()
 def test_weights_in_bfloat16(model):
     images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
