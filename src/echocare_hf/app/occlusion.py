@@ -179,12 +179,8 @@ def _scores_of(model: LoadedModel, label: str, image: Tensor) -> Callable[[Tenso
         return torch.tensor([next(each.score for each in row if each.label == label) for row in rows])
 
     def detection(images: Tensor) -> Tensor:
-        found = model.processor.post_process_oriented_detection(
-            model.network(model.normalize(images)), threshold=0.0, target_sizes=[tuple(image.shape[1:])] * len(images)
-        )
-        return torch.tensor(
-            [each["scores"][each["labels"] == index].max(initial=0.0) for each in map(_as_arrays, found)]
-        )
+        logits = model.network(model.normalize(images)).logits.float()  # (batch, classes, rows, columns)
+        return logits[:, index].amax((1, 2)).sigmoid().cpu()  # the score of the best object of the class
 
     def keypoints(images: Tensor) -> Tensor:
         found = model.processor.post_process_keypoint_detection(
@@ -215,10 +211,6 @@ def _names(model: LoadedModel) -> list[str]:
         count = model.config.num_keypoints
         return list(model.config.keypoint_names or [f"keypoint {index}" for index in range(count)])
     return list(model.labels.values()) if model.task in ("classification", "detection", "segmentation") else []
-
-
-def _as_arrays(found: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: found[name].float().cpu().numpy() for name in ("scores", "labels")}
 
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .dense_losses_echocare import DICE_SMOOTHING
-from .ellipses_echocare import covariance_ellipse, ellipse_covariance, ellipse_overlap
+from .ellipses_echocare import covariance_ellipse, ellipse_bounds, ellipse_covariance, ellipse_overlap
 from .label_losses_echocare import at_least_float32
 
 # Places farther from an ellipse than this, in its half axes, belong to something else.
@@ -22,7 +22,9 @@ ROUNDS = 12
 SETTLED = 0.1
 # An ellipse that overlaps with its vote by less (intersection over union) is not believed.
 AGREEMENT = 0.5
-# Part of the image's side that is looked at beyond each of its edges.
+# Looked at are pixels as far as this from the vote's centre, in half widths and heights of it,
+AROUND = 2.0
+# but none farther beyond the image than this part of its side.
 MARGIN = 0.5
 # Objects of an image that are placed anew, best first.
 MAXIMUM_REFINED = 20
@@ -119,27 +121,20 @@ def refine_ellipses(boxes: Tensor, labels: Tensor, mask_logits: Tensor, input_si
     Returns:
         `torch.Tensor` of shape `(objects, 5)`; an ellipse that the places do not bear out stays as it is.
     """
-    if not len(boxes):
-        return boxes
     height, width = input_size
-    stride = -(-height // mask_logits.shape[1])
-    logits = F.interpolate(
-        mask_logits[None].float(), scale_factor=float(stride), mode="bilinear", align_corners=False
-    )[0, :, :height, :width]
-    margins = [int(MARGIN * side) for side in (width, height)]
-    x = torch.arange(-margins[0], width + margins[0], device=boxes.device) + 0.5
-    y = torch.arange(-margins[1], height + margins[1], device=boxes.device) + 0.5
-    points = torch.stack((x.expand(len(y), len(x)), y[:, None].expand(len(y), len(x))), -1).to(boxes)
-    seen = F.pad(torch.ones_like(logits[0], dtype=torch.bool), (margins[0], margins[0], margins[1], margins[1]))
-    found = F.pad((logits > 0).to(boxes), (margins[0], margins[0], margins[1], margins[1]))
-
+    chosen = boxes[:MAXIMUM_REFINED]
     refined = boxes.clone()
-    distances = ellipse_distance(boxes[:MAXIMUM_REFINED], points)  # (objects, rows, columns)
     for index, label in enumerate(labels[:MAXIMUM_REFINED].tolist()):
-        nearest = distances[index] <= distances[labels[:MAXIMUM_REFINED] == label].amin(0)
-        inside, ellipse, distance = found[label] * nearest, boxes[index], distances[index]
+        rivals = chosen[
+            (labels[:MAXIMUM_REFINED] == label) & (torch.arange(len(chosen), device=boxes.device) != index)
+        ]
+        points, found, seen = _surroundings(boxes[index], mask_logits[label], height, width)
+        distance = ellipse_distance(boxes[None, index], points)[0]
+        if len(rivals):
+            found = found * (distance <= ellipse_distance(rivals, points).amin(0))
+        ellipse = boxes[index]
         for _ in range(ROUNDS):
-            weights = torch.where(seen, inside * (distance <= REACH), (distance <= 1).to(boxes))
+            weights = torch.where(seen, found * (distance <= REACH), (distance <= 1).to(boxes))
             last, ellipse = ellipse, _moments_ellipse(weights, points)
             if float((ellipse[:4] - last[:4]).abs().max()) < SETTLED:
                 break
@@ -147,6 +142,34 @@ def refine_ellipses(boxes: Tensor, labels: Tensor, mask_logits: Tensor, input_si
         if float(ellipse_overlap(boxes[None, index], ellipse[None])) >= AGREEMENT:
             refined[index] = ellipse
     return refined
+
+
+def _surroundings(box: Tensor, mask_logits: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels around an ellipse, within and beyond the image: where they lie, whether they are inside an object, and in the image.
+
+    Args:
+        box: (5,), the ellipse.
+        mask_logits: (rows, columns).
+        height, width: of the input.
+
+    Returns:
+        Points (y, x, 2), 0 or 1 (y, x), and bool (y, x).
+    """
+    stride = -(-height // mask_logits.shape[0])
+    logits = F.interpolate(
+        mask_logits[None, None].float(), scale_factor=float(stride), mode="bilinear", align_corners=False
+    )
+    inside = (logits[0, 0, :height, :width] > 0).to(box)
+    bounds = ellipse_bounds(box)
+    middle, half = (bounds[:2] + bounds[2:]) / 2, (bounds[2:] - bounds[:2]) / 2 * AROUND
+    sides = torch.tensor([width, height])
+    low = torch.maximum((middle - half).floor().long().cpu(), (-MARGIN * sides).long()).tolist()
+    high = torch.minimum((middle + half).ceil().long().cpu(), ((1 + MARGIN) * sides).long()).tolist()
+    x, y = (torch.arange(low[axis], max(high[axis], low[axis] + 1), device=box.device) for axis in (0, 1))
+    points = torch.stack(((x + 0.5).expand(len(y), len(x)), (y + 0.5)[:, None].expand(len(y), len(x))), -1).to(box)
+    seen = ((x >= 0) & (x < width)) & ((y >= 0) & (y < height))[:, None]
+    found = inside[y.clamp(0, height - 1)[:, None], x.clamp(0, width - 1)]
+    return points, found, seen
 
 
 def _moments_ellipse(weights: Tensor, points: Tensor) -> Tensor:
