@@ -371,8 +371,8 @@ class EchoCareForObjectDetection(EchoCarePreTrainedModel):
             heatmap_loss, shape_loss = detection_losses(logits, logs, labels, head.stride)
             loss = heatmap_loss + SHAPE_LOSS_WEIGHT * shape_loss
             if mask_logits is not None:
-                stride = head.strides[0]
-                places = place_centres(*mask_logits.shape[2:], stride, mask_logits.device)
+                (rows, columns), stride = mask_logits.shape[2:], head.strides[0]
+                places = place_centres(rows, columns, stride, mask_logits.device)
                 mask_loss = inside_loss(mask_logits, labels, places, stride)
                 loss = loss + MASK_LOSS_WEIGHT * mask_loss
         return EchoCareObjectDetectionOutput(
