@@ -43,6 +43,16 @@ class Answers:
 class ReportTrainer(TaskTrainer):
     """`TaskTrainer` whose evaluation writes reports, greedily while it trains."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert self.model is not None
+        # As the run began: by the time of the optimizer, one that goes on has loaded what it had learned.
+        self.silent = {
+            name
+            for name, parameter in self.model.named_parameters()
+            if name.startswith("encoder.layernorm.") and not parameter.any()
+        }
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self.optimizer is None:
             assert self.model is not None
@@ -54,7 +64,7 @@ class ReportTrainer(TaskTrainer):
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
                     factor = rate if name.startswith("encoder.echocare.") else 1.0
-                    if name.startswith("encoder.layernorm.") and not parameter.any():
+                    if name in self.silent:
                         factor = SILENT_RATE
                     decay = 0.0 if parameter.ndim < 2 or "relative_position_bias" in name else options.weight_decay
                     groups.setdefault((factor, decay), []).append(parameter)
