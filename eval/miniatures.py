@@ -351,7 +351,8 @@ def ultrabench(folder: Path) -> None:
             if described.mask:
                 example[described.mask] = f"masks/{number}.png"
                 mask = picture.mask * np.uint8(255 if name == "mmotu" else 1)
-                mask[:8, :8] = len(described.structures) if len(described.structures) > 1 else mask[:8, :8]
+                if len(described.structures) > 1:
+                    mask[:8, :8] = len(described.structures)  # the carotid has two
                 _save(mask, home / f"masks/{number}.png")
             if described.group:
                 example[described.group] = number // 2

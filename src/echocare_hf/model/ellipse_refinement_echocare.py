@@ -122,13 +122,14 @@ def refine_ellipses(boxes: Tensor, labels: Tensor, mask_logits: Tensor, input_si
         `torch.Tensor` of shape `(objects, 5)`; an ellipse that the places do not bear out stays as it is.
     """
     height, width = input_size
-    chosen = boxes[:MAXIMUM_REFINED]
+    stride = -(-height // mask_logits.shape[1])
+    logits = F.interpolate(mask_logits[None].float(), scale_factor=float(stride), mode="bilinear", align_corners=False)
+    inside = (logits[0, :, :height, :width] > 0).to(boxes)  # (num_labels, height, width)
+    chosen, classes = boxes[:MAXIMUM_REFINED], labels[:MAXIMUM_REFINED]
     refined = boxes.clone()
-    for index, label in enumerate(labels[:MAXIMUM_REFINED].tolist()):
-        rivals = chosen[
-            (labels[:MAXIMUM_REFINED] == label) & (torch.arange(len(chosen), device=boxes.device) != index)
-        ]
-        points, found, seen = _surroundings(boxes[index], mask_logits[label], height, width)
+    for index, label in enumerate(classes.tolist()):
+        rivals = chosen[(classes == label) & (torch.arange(len(chosen), device=boxes.device) != index)]
+        points, found, seen = _surroundings(boxes[index], inside[label])
         distance = ellipse_distance(boxes[None, index], points)[0]
         if len(rivals):
             found = found * (distance <= ellipse_distance(rivals, points).amin(0))
@@ -144,22 +145,17 @@ def refine_ellipses(boxes: Tensor, labels: Tensor, mask_logits: Tensor, input_si
     return refined
 
 
-def _surroundings(box: Tensor, mask_logits: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _surroundings(box: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pixels around an ellipse, within and beyond the image: where they lie, whether they are inside an object, and in the image.
 
     Args:
         box: (5,), the ellipse.
-        mask_logits: (rows, columns).
-        height, width: of the input.
+        inside: (height, width), 0 or 1 for each pixel of the input.
 
     Returns:
         Points (y, x, 2), 0 or 1 (y, x), and bool (y, x).
     """
-    stride = -(-height // mask_logits.shape[0])
-    logits = F.interpolate(
-        mask_logits[None, None].float(), scale_factor=float(stride), mode="bilinear", align_corners=False
-    )
-    inside = (logits[0, 0, :height, :width] > 0).to(box)
+    height, width = inside.shape
     bounds = ellipse_bounds(box)
     middle, half = (bounds[:2] + bounds[2:]) / 2, (bounds[2:] - bounds[:2]) / 2 * AROUND
     sides = torch.tensor([width, height])
