@@ -7,23 +7,16 @@ import torch
 from PIL import Image
 
 from echocare_hf import EchoCareForReportGeneration
+from report_sizes import NO_DROPOUT, SMALL_ENCODER
 
 SMALL = {
-    "image_size": 32,
-    "embed_dim": 8,
-    "depths": [1, 1],
-    "num_heads": [1, 2],
-    "window_size": 4,
-    "mask_unit_size": 8,
+    **SMALL_ENCODER,
+    **NO_DROPOUT,
     "encoder_maps": 1,
     "decoder_n_embd": 64,
     "decoder_n_layer": 1,
     "decoder_n_head": 2,
     "decoder_n_positions": 160,
-    "drop_path_rate": 0.0,
-    "decoder_resid_pdrop": 0.0,
-    "decoder_embd_pdrop": 0.0,
-    "decoder_attn_pdrop": 0.0,
 }
 
 

@@ -6,22 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from echocare_hf import EchoCareForReportGeneration, EchoCareReportConfig
+from report_sizes import NO_DROPOUT, SMALL_DECODER, SMALL_ENCODER
 
 TEXTS = ["Nodule in the left lobe.", "No nodule.", "Cyst and nodule."]
 FINDINGS = ["nodule", "cyst"]
-SMALL = {
-    "image_size": 32,
-    "embed_dim": 8,
-    "depths": [1, 1],
-    "num_heads": [1, 2],
-    "window_size": 4,
-    "mask_unit_size": 8,
-    "decoder_n_embd": 32,
-    "decoder_n_layer": 2,
-    "decoder_n_head": 2,
-    "decoder_n_positions": 64,
-}
-NO_DROPOUT = {"decoder_resid_pdrop": 0.0, "decoder_embd_pdrop": 0.0, "decoder_attn_pdrop": 0.0, "drop_path_rate": 0.0}
+SMALL = {**SMALL_ENCODER, **SMALL_DECODER, "decoder_n_positions": 64}
 
 
 def images(count):

@@ -15,17 +15,10 @@ import torch
 from transformers import pipeline
 
 from echocare_hf import EchoCareForReportGeneration
+from report_sizes import SMALL_DECODER, SMALL_ENCODER
 
 TEXTS = ["Liver of normal size.", "肝脏大小正常。"]
-SMALL = {
-    "image_size": 32,
-    "embed_dim": 8,
-    "depths": [1, 1],
-    "num_heads": [1, 2],
-    "window_size": 4,
-    "mask_unit_size": 8,
-}
-DECODER = {"decoder_n_embd": 32, "decoder_n_layer": 2, "decoder_n_head": 2, "decoder_n_positions": 48}
+DECODER = {**SMALL_DECODER, "decoder_n_positions": 48}
 
 STRANGER = r'''
 import json, sys, traceback
@@ -119,7 +112,9 @@ def folder(tmp_path_factory):
     """A folder with the model, two images, and what the model makes of them."""
     root = tmp_path_factory.mktemp("reports")
     torch.manual_seed(0)
-    model, processor = EchoCareForReportGeneration.from_preset("tiny", TEXTS, findings=["lesion"], **SMALL, **DECODER)
+    model, processor = EchoCareForReportGeneration.from_preset(
+        "tiny", TEXTS, findings=["lesion"], **SMALL_ENCODER, **DECODER
+    )
     random = np.random.default_rng(0)
     images = [PIL.Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(2)]
     for image, name in zip(images, "ab", strict=True):

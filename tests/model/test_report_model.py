@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from echocare_hf import EchoCareForReportGeneration, EchoCareModel, EchoCareReportConfig, checkpoint_path
+from report_sizes import NO_DROPOUT, SMALL_DECODER, SMALL_ENCODER
 
 TEXTS = [
     "Liver of normal size. No focal lesion.",
@@ -28,19 +29,7 @@ TEXTS = [
 ]
 ORGANS = ["liver", "肝脏", "thyroid gland", None]
 FINDINGS = ["focal lesion", "nodule"]
-NO_DROPOUT = {"decoder_resid_pdrop": 0.0, "decoder_embd_pdrop": 0.0, "decoder_attn_pdrop": 0.0, "drop_path_rate": 0.0}
-SMALL = {
-    "image_size": 32,
-    "embed_dim": 8,
-    "depths": [1, 1],
-    "num_heads": [1, 2],
-    "window_size": 4,
-    "mask_unit_size": 8,
-    "decoder_n_embd": 32,
-    "decoder_n_layer": 2,
-    "decoder_n_head": 2,
-    "decoder_n_positions": 96,
-}
+SMALL = {**SMALL_ENCODER, **SMALL_DECODER, "decoder_n_positions": 96}
 
 
 def images(count, seed=0):
