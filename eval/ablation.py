@@ -1,4 +1,4 @@
-"""What each part of pretraining brings: seven variants, several seeds, the same steps; then a linear probe and fine-tuning on real images.
+"""What each part of pretraining brings: eight variants, several seeds, the same steps; then a linear probe and fine-tuning on real images.
 
     python eval/ablation.py run --data DATA --corpus CORPUS --output RUNS      # all of it, resumable, two runs at a time
     python eval/ablation.py table --output RUNS                                # what is done so far, as Markdown
@@ -56,6 +56,7 @@ VARIANTS = {
     "hard": ("--hard_patches", "true"),
     "progressive": ("--image_size", "0:96 0.5:128", "--mask_ratio", "0:0.4 1:0.6"),
     "contrast": ("--contrast_weight", "0.1"),
+    "wide_decoder": ("--config", "{drop_path_rate: 0.05, decoder_type: multi_scale, decoder_hidden_size: 64}"),
 }
 NAMES = {
     SCRATCH: "from scratch",
@@ -65,6 +66,7 @@ NAMES = {
     "hard": "L_MIM + L_HIE, hard patches",
     "progressive": "L_MIM + L_HIE, progressive",
     "contrast": "L_MIM + L_HIE, contrast",
+    "wide_decoder": "L_MIM + L_HIE, image decoder of 64 channels",
 }
 TASKS = ("classification_busi", "segmentation_busi")
 METRICS = {"classification_busi": "auc", "segmentation_busi": "dice"}

@@ -105,6 +105,14 @@ def test_any_size_of_image(height, width, decoder_type):
     torch.testing.assert_close(encoded.pooler_output, encoded.last_hidden_state.mean(1))
 
 
+def test_the_multi_scale_decoder_has_its_own_width_or_that_of_the_dense_heads():
+    for given, expected in ((None, 24), (8, 8)):
+        config = small_config(decoder_type="multi_scale", dense_hidden_size=24, decoder_hidden_size=given)
+        decoder = EchoCareForPreTraining(config).image_decoder
+        assert {tuple(conv.weight.shape[:2]) for conv in decoder.convs} == {(expected, expected)}
+        assert decoder.output.in_channels == expected
+
+
 def test_an_image_gives_the_same_alone_and_in_a_batch(images, mask):
     model = small_model().eval()
     with torch.inference_mode():
@@ -514,6 +522,7 @@ def tree(ids=("a", "b"), names=("A", "B"), parents=(-1, 0)) -> dict:
         ({"mask_unit_size": 9}, "must be a multiple of `patch_size`"),
         ({"mask_ratio": 1.5}, "`mask_ratio` must lie between 0 and 1"),
         ({"patch_size": 0}, "`patch_size` must be at least 1"),
+        ({"decoder_hidden_size": 0}, "`decoder_hidden_size` must be at least 1"),
         ({"anatomy_tree": tree(parents=[1, 0])}, "a parent stands before its children"),
         ({"anatomy_tree": tree(parents=[-1, 1])}, "a parent stands before its children"),
         ({"anatomy_tree": tree(parents=[-1, -2])}, "a parent stands before its children"),

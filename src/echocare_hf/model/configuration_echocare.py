@@ -71,6 +71,8 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
         Image decoder of the pretraining model: `"conv_upsample"` (3x3 convolution, instance norm, leaky ReLU, 2x bilinear, as
         released), `"pixel_shuffle"` (1x1 convolution and pixel shuffle, as in SimMIM) or `"multi_scale"` (reads every map, for images that
         leave the last one few pixels).
+    decoder_hidden_size (`int`, *optional*):
+        Channels of the `"multi_scale"` decoder; those of `dense_hidden_size` when not given.
     initializer_range (`float`, *optional*, defaults to 0.02):
         Standard deviation of the initial weights of answer layers, tokens and bias tables. All other weights start at
         `50 * initializer_range / sqrt(inputs)`, which keeps the variance of the inputs at the default.
@@ -184,6 +186,7 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
     mask_unit_size: int = 16
     mask_ratio: float | int = 0.5
     decoder_type: str = "conv_upsample"
+    decoder_hidden_size: int | None = None
     anatomy_tree: dict | None = None
     anatomy_hidden_size: int = 512
     reconstruction_loss_weight: float | int = 1.0
@@ -268,8 +271,9 @@ class EchoCareConfig(BackboneConfigMixin, PreTrainedConfig):
             "window_size",
             "mask_unit_size",
             "anatomy_hidden_size",
+            "decoder_hidden_size",
         ):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         for stage, heads in enumerate(self.num_heads, start=1):
             channels = self.embed_dim * 2 ** (stage - 1)

@@ -40,8 +40,10 @@ ALWAYS_KEPT_BYTES = 1 << 21
 # Below this many channels PyTorch's layer norm is several times slower in bf16 than in fp32: a row does not fill its vectors.
 _BF16_NORM_CHANNELS = 32
 
-# What the shift mask adds to the score of a pair of tokens that are no neighbours in the image (Swin's own value).
+# What the shift mask adds to the score of a pair of tokens that are no neighbours in the image: Swin's own value, and that of this file.
+# exp(-100) is a denormal number, on which a CPU's softmax and matrix products are several times slower than on the 0 that exp(-1000) is.
 MASK_VALUE = -100.0
+_FAST_MASK_VALUE = -1000.0
 
 
 # Maps with fewer channels are scaled row by row instead of pixel by pixel, see `_add_scaled`.
@@ -104,7 +106,7 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class WindowGroup:
     """Windows `start` to `stop` (of all images, in window order) that share one shift mask.
 
-    `mask` is (tokens, tokens), 0 or `MASK_VALUE`, or None for windows that the shift leaves whole.
+    `mask` is (tokens, tokens), 0 or `_FAST_MASK_VALUE`, or None for windows that the shift leaves whole.
     """
 
     start: int
@@ -185,7 +187,7 @@ def _shift_mask(window_h: int, window_w: int, shift_h: int, shift_w: int) -> Ten
         torch.arange(window_w) >= window_w - shift_w
     )
     region = region.flatten()
-    return torch.where(region[:, None] == region[None, :], 0.0, MASK_VALUE)
+    return torch.where(region[:, None] == region[None, :], 0.0, _FAST_MASK_VALUE)
 
 
 def to_windows(hidden_states: Tensor, layout: WindowLayout) -> Tensor:
@@ -255,9 +257,9 @@ class _AttendWindows(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_heads = _split_heads(grad_qkv, num_heads, layout)
         grad_bias = torch.zeros_like(bias, dtype=_accumulator_dtype(bias.dtype))
-        for windows, group_bias, masked in _attention_chunks(bias, layout, qkv.dtype):
+        for windows, group_bias in _attention_chunks(bias, layout, qkv.dtype):
             parts = _batched_heads(heads[windows])
-            probabilities = _attention_probabilities(parts, group_bias, ctx.scale, masked)
+            probabilities = _attention_probabilities(parts, group_bias, ctx.scale)
             grad = grad_output[windows].reshape(parts.shape[1:])
             grads = torch.empty_like(parts)
             grad_bias += _attention_backward(parts, probabilities, grad, grads, ctx.scale, num_heads).view_as(bias)
@@ -275,9 +277,9 @@ class _AttendWindowsKept(torch.autograd.Function):
         parts = _batched_heads(heads)
         probabilities = qkv.new_empty(parts.shape[1], tokens, tokens)
         output = torch.empty_like(parts[2])
-        for windows, group_bias, masked in _attention_chunks(bias, layout, qkv.dtype):
+        for windows, group_bias in _attention_chunks(bias, layout, qkv.dtype):
             rows = slice(windows.start * num_heads, windows.stop * num_heads)
-            _attention_probabilities(parts[:, rows], group_bias, scale, masked, probabilities[rows])
+            _attention_probabilities(parts[:, rows], group_bias, scale, probabilities[rows])
             torch.bmm(probabilities[rows], parts[2, rows], out=output[rows])
         ctx.save_for_backward(parts, probabilities)
         ctx.scale, ctx.layout, ctx.bias_shape, ctx.bias_dtype = scale, layout, bias.shape, bias.dtype
@@ -311,8 +313,8 @@ def _attention_chunk(bias_shape: torch.Size) -> int:
     return max(ATTENTION_CHUNK_SCORES // bias_shape.numel(), 1)
 
 
-def _attention_chunks(bias: Tensor, layout: WindowLayout, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, bool]]:
-    """Pieces of the windows that share a shift mask: which windows, their bias (windows, heads, tokens, tokens), whether it masks."""
+def _attention_chunks(bias: Tensor, layout: WindowLayout, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Pieces of the windows that share a shift mask: which windows, and their bias (windows, heads, tokens, tokens)."""
     chunk = _attention_chunk(bias.shape)
     for group in layout.groups:
         group_bias = (bias if group.mask is None else bias + group.mask).to(dtype)
@@ -320,7 +322,7 @@ def _attention_chunks(bias: Tensor, layout: WindowLayout, dtype: torch.dtype) ->
         group_bias = group_bias.expand(min(chunk, group.stop - group.start), -1, -1, -1).contiguous()
         for start in range(group.start, group.stop, chunk):
             stop = min(start + chunk, group.stop)
-            yield slice(start, stop), group_bias[: stop - start], group.mask is not None
+            yield slice(start, stop), group_bias[: stop - start]
 
 
 def _batched_heads(heads: Tensor) -> Tensor:
@@ -328,24 +330,17 @@ def _batched_heads(heads: Tensor) -> Tensor:
     return heads.transpose(0, 1).reshape(3, -1, *heads.shape[3:])
 
 
-def _attention_probabilities(
-    parts: Tensor, bias: Tensor, scale: float, masked: bool, out: Tensor | None = None
-) -> Tensor:
+def _attention_probabilities(parts: Tensor, bias: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
     """Attention probabilities (windows * heads, tokens, tokens) of some windows.
 
     Args:
         parts: queries, keys and values, (3, windows * heads, tokens, head channels).
         bias: (windows, heads, tokens, tokens), with the shift mask.
-        masked: whether there is a shift mask.
         out: where to write them.
     """
     scores = torch.bmm(parts[0], parts[1].transpose(1, 2))
     torch.add(bias.view_as(scores), scores, alpha=scale, out=scores)
-    probabilities = torch.softmax(scores, -1) if out is None else torch.softmax(scores, -1, out=out)
-    if masked:
-        # Masked pairs get exp(-100), a denormal number, on which a CPU's matrix products are several times slower than on zero.
-        torch.threshold_(probabilities, torch.finfo(probabilities.dtype).tiny, 0.0)
-    return probabilities
+    return torch.softmax(scores, -1) if out is None else torch.softmax(scores, -1, out=out)
 
 
 def _attention_backward(

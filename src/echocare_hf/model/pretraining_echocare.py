@@ -100,7 +100,7 @@ class EchoCarePixelShuffleDecoder(nn.Module):
 
 
 class EchoCareMultiScaleDecoder(nn.Module):
-    """Image decoder that reads every map: from the last one up, each is brought to `dense_hidden_size` channels by a 1x1 convolution,
+    """Image decoder that reads every map: from the last one up, each is brought to `decoder_hidden_size` channels by a 1x1 convolution,
     added to the coarser ones, doubled in size, and passed through a 3x3 convolution; then a 1x1 convolution to the pixels of each patch.
 
     Where the last map is a few pixels wide, as tiny's is at 128 pixels, an image cannot be told from it alone, and what stands in the
@@ -111,7 +111,7 @@ class EchoCareMultiScaleDecoder(nn.Module):
 
     def __init__(self, config: EchoCareConfig) -> None:
         super().__init__()
-        width = config.dense_hidden_size
+        width = config.decoder_hidden_size or config.dense_hidden_size
         self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in config.stage_channels)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(config.num_layers))
         self.output = nn.Conv2d(width, config.patch_size**2 * config.num_channels, 1)
