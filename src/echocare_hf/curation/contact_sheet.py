@@ -8,8 +8,10 @@ import base64
 import html
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +20,12 @@ from PIL import Image
 from echocare_hf.anatomy import AnatomyTree
 
 from .options import CurateOptions
-from .tables import write_text
+from .tables import whole_file, write_text
 
 FOLDER = "contact_sheet"
 _THUMBNAIL = 160  # pixels, longest side
 _UNLABELLED = "unlabelled"
+_FIGURES = "\0"  # where the figures of a page go
 
 _STYLE = """
 :root { color-scheme: dark } body { margin: 1rem; background: #11181f; color: #e8edf2; font: 15px/1.4 system-ui, sans-serif }
@@ -77,43 +80,47 @@ def write_contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], optio
     paths = [folder / name for names in shards.values() for name in names]
     chosen = _choose(paths, options.contact_images)
     tree = AnatomyTree.default()
-    figures: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        for row in _rows(path, chosen):
-            figures[row["node"] or _UNLABELLED].append(_figure(row))
     lines = []
-    for node in sorted(figures, key=lambda name: (name == _UNLABELLED, tree.path(name) if name in tree else name)):
-        title = tree.path(node) if node != _UNLABELLED else "Without a label"
-        write_text(folder / FOLDER / f"{node}.html", _page(title, figures[node]))
-        lines.append(
-            f'<li><a href="{html.escape(node)}.html">{html.escape(title)}</a>: {len(figures[node])} images</li>'
-        )
+    pages: dict[str, TextIO] = {}
+    ends = {}
+    with ExitStack() as stack:
+        for node in sorted(chosen, key=lambda name: (name == _UNLABELLED, tree.path(name) if name in tree else name)):
+            title, number = tree.path(node) if node != _UNLABELLED else "Without a label", len(chosen[node])
+            place = stack.enter_context(whole_file(folder / FOLDER / f"{node}.html"))
+            pages[node] = stack.enter_context(place.open("w", encoding="utf-8"))
+            start, ends[node] = _page(title, number)
+            pages[node].write(start)
+            lines.append(f'<li><a href="{html.escape(node)}.html">{html.escape(title)}</a>: {number} images</li>')
+        for path in paths:
+            for row in _rows(path, chosen):
+                pages[row["node"] or _UNLABELLED].write(_figure(row))
+        for node, end in ends.items():
+            pages[node].write(end)
     index = _document("Contact sheet", f"<h1>Contact sheet</h1><ul>{''.join(lines)}</ul>")
     write_text(folder / FOLDER / "index.html", index)
 
 
-def _choose(paths: Sequence[Path], count: int) -> set[str]:
+def _choose(paths: Sequence[Path], count: int) -> dict[str, set[str]]:
     """Ids of `count` images of each class; ids are hashes, so the smallest ones are a random sample."""
-    by_node: dict[str | None, list[str]] = defaultdict(list)
+    by_node: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         table = pq.read_table(path, columns=["id", "node"])
         for name, node in zip(table["id"].to_pylist(), table["node"].to_pylist(), strict=True):
-            by_node[node].append(name)
+            by_node[node or _UNLABELLED].append(name)
         for node, names in by_node.items():
             by_node[node] = sorted(names)[:count]
-    return {name for names in by_node.values() for name in names}
+    return {node: set(names) for node, names in by_node.items()}
 
 
-def _rows(path: Path, chosen: set[str]) -> list[dict]:
+def _rows(path: Path, chosen: Mapping[str, set[str]]) -> Iterator[dict]:
+    """The chosen rows of a shard, one row group after the other: a shard may hold every image that is shown."""
     wanted = ["id", "node", "source", "source_path", "frame", "image"]
-    rows = []
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            names = file.read_row_group(group, columns=["id"])["id"].to_pylist()
-            places = [place for place, name in enumerate(names) if name in chosen]
+            names = file.read_row_group(group, columns=["id", "node"]).to_pylist()
+            places = [place for place, row in enumerate(names) if row["id"] in chosen[row["node"] or _UNLABELLED]]
             if places:
-                rows += file.read_row_group(group, columns=wanted).take(pa.array(places)).to_pylist()
-    return rows
+                yield from file.read_row_group(group, columns=wanted).take(pa.array(places)).to_pylist()
 
 
 def _figure(row: dict) -> str:
@@ -129,12 +136,14 @@ def _figure(row: dict) -> str:
     )
 
 
-def _page(title: str, figures: Sequence[str]) -> str:
+def _page(title: str, number: int) -> tuple[str, str]:
+    """What stands before and after the figures of a page."""
     head = (
-        f'<header><a href="index.html">all classes</a> <b>{html.escape(title)}</b>, {len(figures)} images. Mark what is wrong: click, or '
+        f'<header><a href="index.html">all classes</a> <b>{html.escape(title)}</b>, {number} images. Mark what is wrong: click, or '
         'arrow keys and x. <button id="save">Save marks.csv</button> <span id="count"></span></header>'
     )
-    return _document(title, f"{head}<main>{''.join(figures)}</main><script>{_SCRIPT}</script>")
+    start, end = _document(title, f"{head}<main>{_FIGURES}</main><script>{_SCRIPT}</script>").split(_FIGURES)
+    return start, end
 
 
 def _document(title: str, body: str) -> str:
