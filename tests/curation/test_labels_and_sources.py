@@ -36,6 +36,13 @@ TREE = AnatomyTree.default()
         ("label", "Livr", "liver", "close"),
         ("label", "breast images", None, "unmapped"),  # labels are findings more often than organs: no guessing
         ("organ", "liver and kidney", None, "unmapped"),  # two nodes are none
+        ("node", "other", "other", "exact"),
+        ("view", "Other", None, "unmapped"),  # another view, not the region of what is no organ
+        ("folder", "miscellaneous", None, "unmapped"),
+        ("folder", "non_liver", None, "unmapped"),
+        ("view", "non-breast", None, "unmapped"),
+        ("organ", "no kidney", None, "unmapped"),
+        ("label", "tests", None, "unmapped"),  # not testis
     ],
 )
 def test_texts_are_mapped_and_say_how(where, given, node, how):

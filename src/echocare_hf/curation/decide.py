@@ -23,11 +23,12 @@ from .options import CurateOptions
 from .record import Drop
 from .rows import MARKED, SAME_PIXELS, Compared, Rows, gather
 
-_FREE, _SAME_PIXELS, _LOOKS_THE_SAME, _MARKED, _NEAR_COPY = range(5)
+_FREE, _SAME_PIXELS, _LOOKS_THE_SAME, _MARKED, _NEAR_MARKED, _NEAR_COPY = range(6)
 _REASONS = {
     _SAME_PIXELS: ("excluded", "same_pixels"),
     _LOOKS_THE_SAME: ("excluded", "looks_the_same"),
     _MARKED: ("marked", "marked_by_a_person"),
+    _NEAR_MARKED: ("marked", "looks_like_a_marked_one"),
     _NEAR_COPY: ("near_copy", "looks_the_same"),
 }
 _AT_A_TIME = 8192
@@ -40,10 +41,12 @@ class Decisions:
     Attributes:
         kept: the images that enter the corpus.
         near_groups: groups of near-copies with more than one image.
+        marks_found: marked images that are there.
     """
 
     kept: Kept
     near_groups: int
+    marks_found: int
 
 
 def decide(
@@ -74,7 +77,8 @@ def decide(
         The decisions; they depend on the contents of the chunks, not on their order.
     """
     rows, compared = gather(chunks, inventory, folder, exclude.pixel_digests, marks, drops)
-    reasons = _listed(compared, exclude)
+    reasons = _listed(compared, exclude, options.near_distance)
+    marks_found = int(np.count_nonzero(compared.listed & MARKED))
     nodes = _nodes(rows, reasons, mapper)
     order = np.lexsort((compared.frames, compared.keys)).astype(np.int32 if len(rows) < 2**31 else np.int64)
     files = join_files(compared.keys, order, copies)
@@ -86,17 +90,22 @@ def decide(
     node_column = pa.DictionaryArray.from_arrays(pa.array(nodes, mask=nodes < 0), pa.array(mapper.tree.ids))
     places = order[reasons[order] == _FREE]
     kept = write_kept(folder, rows, places, node_column, clusters, validation, numbers, options)
-    return Decisions(kept, near.groups)
+    return Decisions(kept, near.groups, marks_found)
 
 
-def _listed(compared: Compared, exclude: ExcludeList) -> np.ndarray:
-    """Why images are dropped that stand on a list: int8 `(images,)`."""
+def _listed(compared: Compared, exclude: ExcludeList, near_distance: int) -> np.ndarray:
+    """Why images are dropped that stand on a list: int8 `(images,)`. A near-copy of a marked image is as wrong as that one."""
     reasons = np.zeros(len(compared.listed), np.int8)
     if len(exclude.hashes):
         for hashes in (compared.raw_hashes, compared.hashes):
             reasons[near_any(hashes, exclude.hashes, exclude.distance)] = _LOOKS_THE_SAME
-    reasons[compared.listed == SAME_PIXELS] = _SAME_PIXELS
-    reasons[(compared.listed == MARKED) & (reasons == _FREE)] = _MARKED
+    reasons[compared.listed & SAME_PIXELS > 0] = _SAME_PIXELS
+    marked = compared.listed & MARKED > 0
+    reasons[marked & (reasons == _FREE)] = _MARKED
+    if marked.any() and near_distance >= 0:
+        for hashes in (compared.raw_hashes, compared.hashes):
+            near = near_any(hashes, np.unique(hashes[marked]), near_distance)
+            reasons[near & (reasons == _FREE)] = _NEAR_MARKED
     return reasons
 
 
@@ -153,6 +162,7 @@ def _dropped(rows: Rows, reasons: np.ndarray, near: _Near, marks: Mapping[str, s
         some = lost[start : start + _AT_A_TIME]
         is_near = reasons[some] == _NEAR_COPY
         details = np.full(len(some), "on the list of --exclude", object)
+        details[reasons[some] == _NEAR_MARKED] = "a near-copy of an image that a person has marked"
         found = np.searchsorted(near.dropped, some[is_near], sorter=by_place)
         others = near.originals[by_place[found]]
         details[is_near] = [_of(**row) for row in rows.take(others, ["source", "name", "frame"]).to_pylist()]

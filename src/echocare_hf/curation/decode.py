@@ -61,6 +61,7 @@ def decode(file: FoundFile, options: CurateOptions) -> tuple[list[Item], list[Dr
             regions=record.regions,
             modality=record.modality,
             declared=str(record.metadata.get("dicom_modality", "")),
+            says_text=str(record.metadata.get("burned_in_annotation", "")).upper() == "YES",
             pixel_digest=pixel_digest(grey),
             raw_hash=perceptual_hash(grey),
             box=(0, 0, pixels.shape[1], pixels.shape[0]),

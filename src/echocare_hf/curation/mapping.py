@@ -19,6 +19,9 @@ CLOSE = 0.88
 
 _FUZZY_PLACES = ("node", "view", "organ")
 _SHORTEST = 4  # letters of a name that may be found inside a longer text
+_NEGATIONS = frozenset(("no", "non", "not", "without"))
+_NO_NAMES = frozenset(("test", "tests"))  # of a part of a data set; one letter away from "testis"
+_REST = "other"  # the region of what is none of the others; "other" in the words of a source is seldom meant so
 
 
 class Mapped(NamedTuple):
@@ -35,7 +38,7 @@ class LabelMapper:
     A text is looked up as an alias of the user's, then by `AnatomyTree.index` (name, alias, code, path; spelling does not matter),
     then without what it has in brackets. Texts that state anatomy (node, view, organ) and names of folders are also searched for the
     longest name of a node inside them. A misspelt name is known in all texts but names of folders. A text that could mean two nodes means
-    none.
+    none, and neither does one with "no", "non", "not" or "without" before a name, nor "other", except where a node is stated.
 
     Attributes:
         tree: the anatomy tree.
@@ -92,10 +95,13 @@ class LabelMapper:
             return Mapped(alias or None, "alias")
         for attempt in (given, re.sub(r"[(\[].*?[)\]]", " ", given)):
             try:
-                return Mapped(self.tree.ids[self.tree.index(attempt)], "exact")
+                node = self.tree.ids[self.tree.index(attempt)]
             except UnknownAnatomyError:
                 continue
+            return Mapped(node, "exact") if node != _REST or where == "node" else Mapped(None, "unmapped")
         words = _words(given)
+        if words in _NO_NAMES or _NEGATIONS & set(words.split()):
+            return Mapped(None, "unmapped")
         if where in (*_FUZZY_PLACES, "folder") and (inside := self._inside(words)) is not None:
             return Mapped(inside, "contained")
         if where in (*_FUZZY_PLACES, "label") and (close := self._close(words)) is not None:

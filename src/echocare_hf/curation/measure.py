@@ -162,7 +162,7 @@ def _row(item: Item, content: bytes) -> dict[str, Any]:
         "region_width": cut_width,
         "region_height": cut_height,
         "text_removed": item.text_removed,
-        "text_suspected": item.text_suspected,
+        "text_suspected": max(item.text_suspected, int(item.says_text)),
     }
 
 

@@ -96,6 +96,7 @@ class Item:
         shape: what the region looks like: "dicom", "full", "rectangle" or "sector".
         text_removed: lines of text that were removed.
         text_suspected: lines of text that may be left.
+        says_text: whether a DICOM header says that text is burnt in.
     """
 
     file: FoundFile
@@ -112,6 +113,7 @@ class Item:
     shape: str = "full"
     text_removed: int = 0
     text_suspected: int = 0
+    says_text: bool = False
 
     def drop(self, step: str, reason: str, detail: str = "") -> Drop:
         """The record of dropping this image."""

@@ -85,7 +85,7 @@ class Compared:
         hashes: uint64 `(images,)`, perceptual, of what is stored.
         raw_hashes: uint64 `(images,)`, perceptual, of what was read.
         areas: int32 `(images,)`, pixels of the region in the file's own image.
-        listed: int8 `(images,)`, 1 where the pixels are on a list, 2 where the id is.
+        listed: int8 `(images,)`, the sum of `SAME_PIXELS` where the pixels are on a list and `MARKED` where the id is.
     """
 
     keys: np.ndarray
@@ -139,9 +139,9 @@ def gather(
             compared.raw_hashes[here] = measured["raw_hash"].to_numpy()
             compared.areas[here] = measured["region_width"].to_numpy() * measured["region_height"].to_numpy()
             if marks:
-                compared.listed[here][pc.is_in(table["id"], value_set=marked).to_numpy()] = MARKED
+                compared.listed[here][pc.is_in(table["id"], value_set=marked).to_numpy()] |= MARKED
             if pixel_digests:
-                compared.listed[here][pc.is_in(measured["pixel_digest"], value_set=digests).to_numpy()] = SAME_PIXELS
+                compared.listed[here][pc.is_in(measured["pixel_digest"], value_set=digests).to_numpy()] |= SAME_PIXELS
             for start in range(0, len(table), _ROWS_PER_BATCH):
                 part = table.slice(start, _ROWS_PER_BATCH)
                 starts.append(starts[-1] + len(part))

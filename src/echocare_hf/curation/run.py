@@ -101,15 +101,19 @@ def curate(
     with _lock(work):
         start(options.runner, options.workers)
         opened = _open_sources(sources, work, report_to)
+        own = (output, work)
+        for source in opened:
+            if source.root.resolve() in {place.resolve() for place in own}:
+                raise ValueError(f"{source.root}: is the output itself; give another --output")
         described = [{"name": source.name, "given": source.given} for source in opened]
         drops = Drops(work / "dropped")
-        inventory, problems = _discover(opened, work, drops, report_to)
+        inventory, problems = _discover(opened, work, drops, report_to, own)
         del opened  # rows of manifests
         stages.end("discover")
         contents = hash_contents(inventory, work, options.workers, report_to)
 
         def labelled(texts: str) -> bool:
-            return mapper.look_up(*json.loads(texts)[0]).node is not None
+            return any(mapper.look_up(where, text).node is not None for where, text in json.loads(texts))
 
         originals, copies = drop_exact_copies(inventory, contents, labelled, drops)
         stages.end("hash")
@@ -119,6 +123,11 @@ def curate(
         found = len(drops) + rows_of(chunks)  # each file, or each of its frames
         folder = work / "decided"
         decisions = decide(chunks, inventory, copies, mapper, excluded, marked, options, folder, drops)
+        if decisions.marks_found < len(marked):
+            missing = len(marked) - decisions.marks_found
+            problems.append(
+                f"{marks}: {missing} of {len(marked)} marks name no image of these sources (were they named otherwise?)"
+            )
         report = summarise(decisions.kept, drops, found, decisions.near_groups)
         if not len(decisions.kept):
             raise ValueError(_nothing_left(report, output))
@@ -200,12 +209,14 @@ def _open_sources(given: Sequence[str], work: Path, progress: Progress) -> list[
     return opened
 
 
-def _discover(sources: Sequence[Source], work: Path, drops: Drops, progress: Progress) -> tuple[Inventory, list[str]]:
+def _discover(
+    sources: Sequence[Source], work: Path, drops: Drops, progress: Progress, left_out: Sequence[Path]
+) -> tuple[Inventory, list[str]]:
     """The images of all sources with what is known of them, and tables that could not be read; what is no image goes to `drops`."""
     inventory = Inventory(work / "found", tuple(source.name for source in sources))
     problems: list[str] = []
     for source in sources:
-        files, tables = sort_by_type(discover(source, work, drops, progress), work, drops)
+        files, tables = sort_by_type(discover(source, work, drops, progress, left_out), work, drops)
         known = read_facts(source.name, source.root, files, tables, source.table, problems)
         write_inventory(inventory.folder, source.name, _without_labels(known, drops))
     return inventory, problems

@@ -21,7 +21,7 @@ from .chunks import Chunk
 from .engine import run_jobs
 from .kept import Kept
 from .options import CurateOptions, Progress, digest
-from .tables import write_table
+from .tables import write_table, write_tables
 
 SPLITS = ("train", "validation")
 ROWS_PER_GROUP = 128
@@ -138,31 +138,50 @@ def _name(part: pa.Table, chunks: Sequence[Chunk]) -> str:
 
 
 def run_shard(job: str) -> str:
-    """Write the shard that a job's plan lists, and remove the plan."""
+    """Write the shard that a job's plan lists, and remove the plan. Its images are in memory once, and a row group at a time again."""
     given = json.loads(job)
     plan_path = Path(given["plan"])
     plan = pq.read_table(plan_path)
-    images: dict[tuple[str, int], bytes] = {}
+    images, places = _images_of(plan, given["chunks"])
+    tree = AnatomyTree.default()
+    labels = {node: tree.labels(node).tolist() for node in set(plan["node"].to_pylist())}
+    schema = corpus_schema()
+
+    def groups() -> Iterator[pa.Table]:
+        for start in range(0, len(plan), ROWS_PER_GROUP):
+            part = plan.slice(start, ROWS_PER_GROUP)
+            here = images.take(pa.array(places[start : start + ROWS_PER_GROUP])).combine_chunks()
+            columns = {name: part[name].combine_chunks() for name in _META}
+            columns["image"] = pa.StructArray.from_arrays(
+                [here, pa.nulls(len(here), pa.string())], fields=list(schema.field("image").type)
+            )
+            columns["labels"] = pa.array([labels[node] for node in part["node"].to_pylist()])
+            yield pa.table([columns[name].cast(schema.field(name).type) for name in COLUMNS], schema=schema)
+
+    write_tables(groups(), schema, Path(given["target"]), ROWS_PER_GROUP)
+    plan_path.unlink()
+    return given["target"]
+
+
+def _images_of(plan: pa.Table, chunks: Mapping[str, str]) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """The encoded images of a plan in the order of the chunks, and the place among them of each of its rows."""
+    found: list[pa.ChunkedArray] = []
+    place_of: dict[tuple[str, int], int] = {}
     for number in sorted(set(plan["chunk"].to_pylist())):
         wanted = plan.filter(pc.equal(plan["chunk"], number))
         low, high = pc.min(wanted["key"]).as_py(), pc.max(wanted["key"]).as_py()
-        found = pq.read_table(
-            given["chunks"][str(number)],
+        table = pq.read_table(
+            chunks[str(number)],
             columns=["key", "frame", "image"],
             filters=[("key", ">=", low), ("key", "<=", high)],
         )
         chosen = set(zip(wanted["key"].to_pylist(), wanted["frame"].to_pylist(), strict=True))
-        for key, frame, image in zip(*(found[name].to_pylist() for name in ("key", "frame", "image")), strict=True):
-            if (key, frame) in chosen:
-                images[key, frame] = image
-    tree = AnatomyTree.default()
-    labels = {node: tree.labels(node).tolist() for node in set(plan["node"].to_pylist())}
-    columns = {name: plan[name].combine_chunks() for name in _META}
+        names = list(zip(table["key"].to_pylist(), table["frame"].to_pylist(), strict=True))
+        rows = [row for row, name in enumerate(names) if name in chosen]
+        for row in rows:
+            place_of[names[row]] = len(place_of)
+        found.append(table["image"].take(pa.array(rows, pa.int64())))
     places = zip(plan["key"].to_pylist(), plan["frame"].to_pylist(), strict=True)
-    schema = corpus_schema()
-    columns["image"] = pa.array([{"bytes": images[p], "path": None} for p in places], schema.field("image").type)
-    columns["labels"] = pa.array([labels[node] for node in plan["node"].to_pylist()])
-    table = pa.table([columns[name].cast(schema.field(name).type) for name in COLUMNS], schema=schema)
-    write_table(table, Path(given["target"]), ROWS_PER_GROUP)
-    plan_path.unlink()
-    return given["target"]
+    return pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.binary()), np.array(
+        [place_of[place] for place in places], np.int64
+    )

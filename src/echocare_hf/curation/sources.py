@@ -7,7 +7,7 @@ files, tables = sort_by_type(discover(sources[0], work, drops), work, drops)
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +22,7 @@ from .drops import Drops
 from .facts import reading_order
 from .fetched import fetch, fetch_rows, without_secrets
 from .options import Progress, no_progress
-from .record import ROWS_TABLE, Drop, FoundFile, drop_file
+from .record import ROWS_TABLE, Drop, FoundFile, drop_file, readable
 from .spill import SortedRows
 from .unpacked import is_rows, open_container
 from .webdataset import is_side_car
@@ -90,7 +90,9 @@ def open_source(given: str, work: Path, progress: Progress = no_progress) -> Sou
     return Source(name, path, path.resolve().name)
 
 
-def discover(source: Source, work: Path, drops: Drops, progress: Progress = no_progress) -> Iterator[FoundFile]:
+def discover(
+    source: Source, work: Path, drops: Drops, progress: Progress = no_progress, left_out: Sequence[Path] = ()
+) -> Iterator[FoundFile]:
     """All files of a source, archives and shards opened, in no order.
 
     Args:
@@ -98,6 +100,7 @@ def discover(source: Source, work: Path, drops: Drops, progress: Progress = no_p
         work: folder for what is taken out of archives.
         drops: gets a record of what could not be opened.
         progress (optional): called as archives and shards are opened.
+        left_out (optional): folders below the source that are not looked into, such as the corpus that is being made.
 
     Yields:
         The files, tables of labels among them.
@@ -108,7 +111,7 @@ def discover(source: Source, work: Path, drops: Drops, progress: Progress = no_p
     is_empty = not source.drops
     drops.extend(source.drops)
     containers: list[FoundFile] = []
-    for file in source.files if source.table is not None else _walk(source):
+    for file in source.files if source.table is not None else _walk(source, left_out, drops):
         is_empty = False
         if is_archive(file.name) or is_rows(file.name):
             containers.append(file)
@@ -161,15 +164,32 @@ def _name_of(place: str) -> str:
     return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "source"
 
 
-def _walk(source: Source) -> Iterator[FoundFile]:
+def _walk(source: Source, left_out: Sequence[Path], drops: Drops) -> Iterator[FoundFile]:
+    """The files below a source; links to folders and links that lead nowhere go to `drops`."""
     if source.root.is_file():
         yield FoundFile(source.name, source.root.name, str(source.root), source.root.stat().st_size)
         return
+    own = {os.path.realpath(place) for place in left_out}
+
+    def dropped(path: Path, reason: str, detail: str) -> Drop:
+        return Drop(source.name, readable(path.relative_to(source.root).as_posix()), -1, "discover", reason, detail)
+
     for folder, folders, names in os.walk(source.root):
-        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
+        folders[:] = sorted(
+            entry
+            for entry in folders
+            if not entry.startswith(".") and os.path.realpath(Path(folder, entry)) not in own
+        )
+        for path in (Path(folder, entry) for entry in folders):
+            if path.is_symlink():  # `os.walk` does not follow it, so that no loop of links does harm
+                drops.append(dropped(path, "linked_folder", "a link to a folder is not followed; name it as a source"))
         for entry in sorted(names):
             path = Path(folder, entry)
-            if entry.startswith(".") or not path.is_file():
+            if entry.startswith("."):
+                continue
+            if not path.is_file():
+                if path.is_symlink():
+                    drops.append(dropped(path, "broken_link", "a link to nothing"))
                 continue
             yield FoundFile(source.name, path.relative_to(source.root).as_posix(), str(path), path.stat().st_size)
 
