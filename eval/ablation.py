@@ -24,6 +24,7 @@ Validation parts decide which variant ships. Test parts are read once a run.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -42,11 +43,14 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from echocare_hf import EchoCareConfig, EchoCareForPreTraining, EchoCareImageProcessorPil, EchoCareModel
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.files import written_beside
 from echocare_hf.finetuning.arguments import FinetuneArguments
 from echocare_hf.finetuning.job import PARTS, open_job
 from echocare_hf.model.pooling_echocare import pooled_features
 from heads import ROOT, ROWS, cell, command
+from runner.plots_boxes import boxes_panel
+from runner.plots_chart import COLOURS
 
 SCRATCH = "scratch"
 RANDOM = "random"
@@ -241,31 +245,24 @@ def table(output: Path) -> str:
 
 
 def plot(output: Path, picture: Path) -> None:
-    """Each seed as a dot, the mean as a line, for the four columns of the test part."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """A panel for each of the four columns of the test part, a row a variant, a dot a seed."""
     titles = {"classification_busi": "breast classes", "segmentation_busi": "breast lesions"}
-    columns = [(task, kind) for task in TASKS for kind in ("probe", "tuned")]
     runs = collect(output)
-    figure, axes = pyplot.subplots(1, len(columns), figsize=(13, 3.2), sharey=True, layout="constrained")
-    for axis, (task, kind) in zip(axes, columns, strict=True):
-        for place, name in enumerate(runs):
-            values = [run[f"{task} {kind} test"] for run in runs[name]]
-            known = [value for value in values if value is not None]
-            axis.plot(known, [place] * len(known), "o", color="tab:blue", alpha=0.6)
-            if known:
-                axis.plot([np.mean(known)] * 2, [place - 0.3, place + 0.3], color="black")
-        metric = "AUC" if kind == "probe" else METRICS[task].upper() if METRICS[task] == "auc" else "Dice"
-        axis.set_title(f"{titles[task]}: {'linear probe' if kind == 'probe' else 'fine-tuned'}", fontsize=10)
-        axis.set_xlabel(f"{metric}, test part")
-        axis.set_yticks(range(len(runs)), [NAMES[name] for name in runs])
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].invert_yaxis()
+    colours = {NAMES[name]: COLOURS[place % len(COLOURS)] for place, name in enumerate(runs)}
+    panels, captions = [], []
+    for task in TASKS:
+        for kind, metric in (("probe", "auc"), ("tuned", METRICS[task])):
+            values = {NAMES[name]: [run[f"{task} {kind} test"] for run in found] for name, found in runs.items()}
+            known = {name: [math.nan if one is None else one for one in found] for name, found in values.items()}
+            panel, caption = boxes_panel(metric, known, colours)
+            panels.append(panel)
+            captions.append(f"{titles[task]}, {'linear probe' if kind == 'probe' else 'fine-tuned'}: {caption}")
+    footer = "Each dot is a seed. Stars: two-sample t-test against the best mean, not corrected: * p < .05, ** p < .01, *** p < .001."
+    sheet = contact_sheet(
+        panels, captions, title="What parts of pretraining bring, test parts", footer=footer, columns=2
+    )
     with written_beside(picture) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        sheet.save(partial, format="png", optimize=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

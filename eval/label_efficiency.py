@@ -24,8 +24,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from eval.statistics import adaptation_steps
 
 from ablation import METRICS, TASKS, call
+from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.files import written_beside
 from heads import ROWS, cell, command
+from runner.plots_curves import efficiency_chart
+from runner.plots_results import TaskResults
+from runner.store import Trial
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 SCRATCH = "tiny"  # the preset: random weights
@@ -77,39 +81,32 @@ def table(arguments: argparse.Namespace) -> str:
                 known = [step for step in steps if step is not None]
                 text = cell([record["test"][metric] for record in runs])
                 cells.append(f"{text} ({np.mean(known):.0f})" if known else text)
-            lines.append(f"| {'random weights' if model == SCRATCH else Path(model).name} | {' | '.join(cells)} |")
+            lines.append(f"| {name_of(model)} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def plot(arguments: argparse.Namespace) -> None:
-    """A panel a task: the mean over the seeds with its standard deviation, against the share of the labels."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    records = collect(arguments)
-    figure, axes = pyplot.subplots(1, len(TASKS), figsize=(9, 3.4), layout="constrained")
-    for axis, task in zip(axes, TASKS, strict=True):
-        for model, colour in zip(arguments.models, ("tab:blue", "tab:gray", "tab:orange", "tab:green"), strict=False):
-            values = {
-                share: [record["test"][METRICS[task]] for record in records[task, model, share]] for share in SHARES
-            }
-            shares = [share for share in SHARES if values[share]]
-            means = np.array([np.mean(values[share]) for share in shares])
-            spreads = np.array([np.std(values[share], ddof=1) if len(values[share]) > 1 else 0 for share in shares])
-            percent = [100 * share for share in shares]
-            label = "random weights" if model == SCRATCH else Path(model).name
-            axis.plot(percent, means, "o-", color=colour, label=label)
-            axis.fill_between(percent, means - spreads, means + spreads, color=colour, alpha=0.2)
-        axis.set_title(task, fontsize=10)
-        axis.set_xlabel("training labels, %")
-        axis.set_ylabel(f"{METRICS[task]}, test part")
-        axis.grid(alpha=0.3)
-    axes[0].legend()
+    """A panel a task: the metric of the test part against the share of the labels."""
+    panels = []
+    for task in TASKS:
+        trials = [
+            Trial(arguments.output, {**record, "model": name_of(model), "train_share": share, "seed": seed})
+            for (found, model, share), records in collect(arguments).items()
+            if found == task
+            for seed, record in enumerate(records)
+        ]
+        chart = efficiency_chart(TaskResults(task, tuple(trials)), METRICS[task])
+        if chart is None:
+            raise SystemExit(f"error: {arguments.output}: holds no runs of {task} with two shares of the labels")
+        panels.append(chart)
+    sheet = contact_sheet(panels, [""] * len(panels), title="How few labels do", columns=len(panels))
     with written_beside(arguments.picture) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        sheet.save(partial, format="png", optimize=True)
+
+
+def name_of(model: str) -> str:
+    return "random weights" if model == SCRATCH else Path(model).name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
