@@ -106,6 +106,26 @@ def test_links_and_devices_are_left_out(tmp_path):
     assert unpack(tmp_path / "link.zip", tmp_path / "out")[1][0].name == "link.png"
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["x.jpg", "./x.jpg", ".//./x.jpg"])
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_members_of_one_name_are_counted_one_by_one(tmp_path, suffix, second):
+    path = tmp_path / f"twice{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.jpg", b"first")
+            archive.writestr(second, b"second")
+    else:
+        for name, content, mode in (("x.jpg", b"first", "w"), (second, b"second", "a")):
+            make_tar(path, {name: content}, mode)
+    file = FoundFile("s", path.name, str(path), path.stat().st_size)
+    files, drops = open_container(file, tmp_path / "work")
+    assert [(entry.name, Path(entry.path).read_bytes()) for entry in files] == [(f"{path.name}!/x.jpg", b"first")]
+    assert [(drop.name, drop.reason) for drop in drops] == [(f"{path.name}!/x.jpg", "same_name")]
+    assert "earlier file of this name" in drops[0].detail
+    assert open_container(file, tmp_path / "work") == (files, drops), "found again as it was"
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "gz"])
 def test_a_bomb_is_stopped_early(tmp_path, kind):
     zeros = bytes(16 * 1024**2)  # shrinks about a thousand times

@@ -15,8 +15,9 @@ from .archives import MAX_DEPTH, ArchiveError, Budget, is_archive, unpack
 from .options import digest
 from .record import ROWS_TABLE, Drop, FoundFile, drop_file
 
-_VERSION = "3"  # of what is taken out and how it is listed; another one takes everything out anew
+_VERSION = "4"  # of what is taken out and how it is listed; another one takes everything out anew
 _INDEX = ".index.json"  # hidden, so that it is no file of the source
+_LEFT_OUT = {"link_or_device": "no plain file", "same_name": "the archive has an earlier file of this name"}
 _IMAGE_KEYS = ("image", "img", "picture", "png", "jpg", "jpeg", "image/encoded", "bytes")
 
 
@@ -112,7 +113,7 @@ def _take_out(path: Path, target: Path, budget: Budget) -> Contents:
         return _write_counted(read_tfrecord(path), target)
     members, skipped = unpack(path, target, budget)
     files = [(name, place.relative_to(target).as_posix(), size) for name, place, size in members]
-    return files, [(name, reason, "no plain file") for name, reason in skipped]
+    return files, [(name, reason, _LEFT_OUT[reason]) for name, reason in skipped]
 
 
 def _write_counted(rows: Iterator[dict[str, Any]], target: Path) -> Contents:

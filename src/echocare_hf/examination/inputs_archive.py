@@ -9,6 +9,7 @@ from .inputs_found import NamedFile, Problem
 
 _NOT_OPENED = {
     "link_or_device": "is a link or a device inside an archive, which is not followed; unpack it yourself and give the folder",
+    "same_name": "has the name of an earlier file of the archive; rename one of them",
     "no_image_inside": "holds no file; check the archive",
 }
 
