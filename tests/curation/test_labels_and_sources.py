@@ -17,6 +17,7 @@ from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.curation.archives import ArchiveError
 from echocare_hf.curation.drops import Drops
 from echocare_hf.curation.facts import read_facts
+from echocare_hf.curation.inventory import read_files, write_inventory
 from echocare_hf.curation.mapping import LabelMapper, read_aliases
 from echocare_hf.curation.modality import modality_from_text, tell_modality
 from echocare_hf.curation.quality import not_ultrasound
@@ -266,6 +267,24 @@ def test_a_manifest_lists_files_and_missing_ones_are_counted(tmp_path, suffix):
     facts, drops = facts_of(open_source(str(path), tmp_path / "work"), tmp_path / "work")
     assert [(drop.name, drop.reason) for drop in drops] == [("pictures/b.png", "missing_file")]
     assert facts["pictures/a.png"].texts[0] == ("view", "A4C") and facts["pictures/a.png"].group == "list/p1"
+
+
+def test_a_json_manifest_may_begin_with_a_byte_order_mark(tmp_path):
+    save(tmp_path / "a.png", phantom(1))
+    (tmp_path / "list.json").write_text(json.dumps([{"image": "a.png"}]), encoding="utf-8-sig")
+    facts, drops = facts_of(open_source(str(tmp_path / "list.json"), tmp_path / "work"), tmp_path / "work")
+    assert sorted(facts) == ["a.png"] and not drops
+
+
+def test_a_source_may_have_any_name(tmp_path):
+    save(tmp_path / "a.png", phantom(1))
+    for name in ("listed", "found", "a.pieces", "pieces"):
+        source = open_source(f"{name}={tmp_path}/a.png", tmp_path / "work")
+        drops = Drops(tmp_path / "drops")
+        files, tables = sort_by_type(discover(source, tmp_path / "work", drops), tmp_path / "work", drops)
+        facts = read_facts(name, source.root, files, tables, source.table, [])
+        assert write_inventory(tmp_path / "work/found", name, facts) == 1
+        assert [file.name for file in read_files(tmp_path / f"work/found/{name}.arrow", [0])] == ["a.png"]
 
 
 def test_masks_are_no_images(tmp_path):

@@ -137,7 +137,7 @@ def sort_by_type(files: Iterable[FoundFile], work: Path, drops: Drops) -> tuple[
         Rows `(source, name, path, size)` in the order of `facts.reading_order`, of what may be an image, and of what lies beside one in a
         webdataset shard; and what may be a table of labels.
     """
-    listed = SortedRows(work / "found" / "listed.pieces", _LISTED, lambda row: reading_order(row[1]))
+    listed = SortedRows(work / "listed", _LISTED, lambda row: reading_order(row[1]))
     tables = []
     for file in files:
         suffix = Path(file.name).suffix.lower()
@@ -211,8 +211,8 @@ def _below(cell: str, base: str) -> str:
 
 def _read_json(path: Path) -> Table:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise ValueError(f"{path}: is no JSON ({error}); write a list of objects, one an image") from error
     if not isinstance(content, list) or not content or not all(isinstance(row, dict) for row in content):
         raise ValueError(f"{path}: is no list of objects; write one object of named values an image")

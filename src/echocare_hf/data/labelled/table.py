@@ -92,6 +92,18 @@ class Table:
         )
 
 
+def need_cells(table: Table, columns: Iterable[str]) -> None:
+    """Check that every row has some columns; objects of a jsonl file may lack names that others have.
+
+    Raises:
+        ValueError: naming the first row that lacks one.
+    """
+    for number, row in enumerate(table.rows, 1):
+        for column in columns:
+            if column not in row:
+                raise ValueError(f"{table.source}: row {number} has no {column!r}; give it to every row, empty or not")
+
+
 class Entries:
     """The rows of a table, one entry an image (its boxes and its observers may each have a row), joined with its side tables.
 
