@@ -14,6 +14,7 @@ from PIL import Image
 from skimage import data as pictures
 
 from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.curation import spill
 from echocare_hf.curation.archives import ArchiveError
 from echocare_hf.curation.drops import Drops
 from echocare_hf.curation.facts import read_facts
@@ -276,15 +277,18 @@ def test_a_json_manifest_may_begin_with_a_byte_order_mark(tmp_path):
     assert sorted(facts) == ["a.png"] and not drops
 
 
-def test_a_source_may_have_any_name(tmp_path):
-    save(tmp_path / "a.png", phantom(1))
+def test_a_source_may_have_any_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "PIECE", 2)  # as large sources have them: pieces are written before all files are known
+    for number in range(5):
+        save(tmp_path / f"set/{number}.png", phantom(number))
     for name in ("listed", "found", "a.pieces", "pieces"):
-        source = open_source(f"{name}={tmp_path}/a.png", tmp_path / "work")
+        source = open_source(f"{name}={tmp_path}/set", tmp_path / "work")
         drops = Drops(tmp_path / "drops")
         files, tables = sort_by_type(discover(source, tmp_path / "work", drops), tmp_path / "work", drops)
         facts = read_facts(name, source.root, files, tables, source.table, [])
-        assert write_inventory(tmp_path / "work/found", name, facts) == 1
-        assert [file.name for file in read_files(tmp_path / f"work/found/{name}.arrow", [0])] == ["a.png"]
+        assert write_inventory(tmp_path / "work/found", name, facts) == 5
+        found = read_files(tmp_path / f"work/found/{name}.arrow", range(5))
+        assert {file.name for file in found} == {f"{number}.png" for number in range(5)}
 
 
 def test_masks_are_no_images(tmp_path):
