@@ -10,7 +10,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from curation_helpers import phantom
 
 from echocare_hf.curation import archives
 from echocare_hf.curation.archives import ArchiveError, is_archive, unpack
@@ -33,6 +36,11 @@ def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def make_parquet(path: Path, images: list[bytes], **columns: list) -> Path:
+    pq.write_table(pa.table({"image": images, **columns}), path, compression="zstd")
     return path
 
 
@@ -106,6 +114,26 @@ def test_links_and_devices_are_left_out(tmp_path):
     assert unpack(tmp_path / "link.zip", tmp_path / "out")[1][0].name == "link.png"
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["x.jpg", "./x.jpg", ".//./x.jpg"])
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_members_of_one_name_are_counted_one_by_one(tmp_path, suffix, second):
+    path = tmp_path / f"twice{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.jpg", b"first")
+            archive.writestr(second, b"second")
+    else:
+        for name, content, mode in (("x.jpg", b"first", "w"), (second, b"second", "a")):
+            make_tar(path, {name: content}, mode)
+    file = FoundFile("s", path.name, str(path), path.stat().st_size)
+    files, drops = open_container(file, tmp_path / "work")
+    assert [(entry.name, Path(entry.path).read_bytes()) for entry in files] == [(f"{path.name}!/x.jpg", b"first")]
+    assert [(drop.name, drop.reason) for drop in drops] == [(f"{path.name}!/x.jpg", "same_name")]
+    assert "earlier file of this name" in drops[0].detail
+    assert open_container(file, tmp_path / "work") == (files, drops), "found again as it was"
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "gz"])
 def test_a_bomb_is_stopped_early(tmp_path, kind):
     zeros = bytes(16 * 1024**2)  # shrinks about a thousand times
@@ -153,6 +181,51 @@ def test_archives_in_archives_and_nothing_half_unpacked(tmp_path):
     before = {place: place.stat().st_mtime_ns for place in (tmp_path / "work").rglob("*")}
     assert open_container(file, tmp_path / "work")[0] == files  # taken out once
     assert {place: place.stat().st_mtime_ns for place in (tmp_path / "work").rglob("*")} == before
+
+
+def test_shards_in_archives_are_opened_under_the_same_rules(tmp_path):
+    images = [phantom(n, 64).tobytes() for n in range(3)]
+    shard = make_parquet(tmp_path / "s.parquet", images, organ=["liver"] * 3).read_bytes()
+    path = make_zip(tmp_path / "outer.zip", {"data/s.parquet": shard, "data/cut.tfrecord": b"neither", "a.png": b"a"})
+    file = FoundFile("s", "outer.zip", str(path), path.stat().st_size)
+    files, drops = open_container(file, tmp_path / "work")
+    found = {entry.name.removeprefix("outer.zip!/"): Path(entry.path).read_bytes() for entry in files}
+    rows = found.pop("data/s.parquet!/rows.echocare.jsonl").decode().splitlines()
+    assert found == {"a.png": b"a", **{f"data/s.parquet!/000000{n}.bin": image for n, image in enumerate(images)}}
+    assert [json.loads(row)["organ"] for row in rows] == ["liver"] * 3
+    assert [(drop.name, drop.reason) for drop in drops] == [("outer.zip!/data/cut.tfrecord", "damaged_archive")]
+
+    content, name = shard, "s.parquet"
+    for level in range(3):
+        content, name = make_zip(tmp_path / f"{level}.zip", {name: content}).read_bytes(), f"{level}.zip"
+    files, drops = open_container(FoundFile("s", "2.zip", str(tmp_path / "2.zip"), len(content)), tmp_path / "work")
+    assert not files and [drop.reason for drop in drops] == ["archive_limit"]
+    assert drops[0].name.endswith("!/s.parquet") and "archives deep" in drops[0].detail
+
+
+def test_a_parquet_bomb_is_stopped_early(tmp_path):
+    image = random.Random(0).randbytes(30_000)
+    paths = [make_parquet(tmp_path / "repeated.parquet", [image] * 1000)]  # a dictionary has the image once
+    paths += [make_parquet(tmp_path / "zeros.parquet", [bytes(8 * 1024**2)])]
+    paths += [make_parquet(tmp_path / "text.parquet", [image] * 100, note=["n" * 100_000] * 100)]
+    for path in paths:
+        file = FoundFile("s", path.name, str(path), path.stat().st_size)
+        files, drops = open_container(file, tmp_path / "work")
+        assert not files and [(drop.name, drop.reason) for drop in drops] == [(path.name, "archive_limit")]
+        assert "more than 50 times its size" in drops[0].detail
+    assert not [place for place in (tmp_path / "work").rglob("*") if place.is_file()]
+
+
+def test_shards_inside_count_for_the_outermost_archive(tmp_path, monkeypatch):
+    shard = make_parquet(tmp_path / "s.parquet", [phantom(n, 64).tobytes() for n in range(3)]).read_bytes()
+    path = make_zip(tmp_path / "outer.zip", {"1.parquet": shard, "2.parquet": shard})
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2 + 3 + 1)  # two shards, three images and a table
+    file = FoundFile("s", "outer.zip", str(path), path.stat().st_size)
+    files, drops = open_container(file, tmp_path / "work")
+    assert len(files) == 4 and [(drop.name, drop.reason) for drop in drops] == [
+        ("outer.zip!/2.parquet", "archive_limit")
+    ]
+    assert open_container(file, tmp_path / "work") == (files, drops), "what was taken out before counts the same"
 
 
 def test_too_deep_is_refused(tmp_path):

@@ -90,6 +90,10 @@ def tables(folder: Path) -> dict[str, Path]:
     for name, content in made.items():
         (folder / f"{name}{'.json' if name == 'json' else '.csv'}").write_text(content)
     (folder / "empty").mkdir()
+    (folder / "marks.jsonl").write_text('{"id": "a"}\n{"note": "b"}\n')
+    (folder / "labels.jsonl").write_text('{"text": "lever", "node": "liver"}\n{"text": "hart"}\n')
+    (folder / "binary.txt").write_bytes(b"\x89PNG\xff\xfe")
+    (folder / "deep.json").write_text("[" * 100_000)
     return {name: folder / f"{name}{'.json' if name == 'json' else '.csv'}" for name in made}
 
 
@@ -114,6 +118,11 @@ def tables(folder: Path) -> dict[str, Path]:
         (["{study}", "--marks", "{made}/none.csv"], "none.csv: No such file or directory"),
         (["{study}", "--exclude", "{made}/hashes.csv"], "hashes.csv: line 1 is no hash"),
         (["{study}", "--labels", "{made}/labels.csv"], "no_such_node"),
+        (["{study}", "--marks", "{made}/marks.jsonl"], "marks.jsonl: row 2 has no 'id'"),
+        (["{study}", "--labels", "{made}/labels.jsonl"], "labels.jsonl: row 2 has no 'node'"),
+        (["{study}", "--exclude", "{made}/binary.txt"], "binary.txt: is no text, so no list of hashes"),
+        (["{study}", "--seed", str(2**70)], f"seed must be 0 to 2**64 - 1, not {2**70}"),
+        (["{made}/deep.json"], "deep.json: is no JSON"),
         (["{study}", "--hashes", "{made}"], "is a folder; give the name of a file for the hashes"),
         (["http://127.0.0.1:9/a/*.png"], "web servers list no files; give the URL of a file"),
         (["ftp://127.0.0.1/a.zip"], "ftp://127.0.0.1/a.zip: cannot be read"),

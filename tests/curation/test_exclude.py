@@ -92,6 +92,12 @@ def test_a_list_without_dropped_images_and_with_digests_that_end_in_zeros(tmp_pa
     assert (tmp_path / "list.txt").read_text().splitlines() == expected
 
 
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "list.png").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(ValueError, match=r"list\.png: is no text"):
+        read_exclude([tmp_path / "list.png"])
+
+
 def test_what_is_no_hash_names_its_line(tmp_path):
     (tmp_path / "list.txt").write_text("# mine\n\nlooks:0123456789abcdef  # a comment\nlooks:xyz\n")
     with pytest.raises(ValueError, match=r"list\.txt: line 4 is no hash .*make the list with --hashes"):

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import tarfile
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,11 @@ from PIL import Image
 from skimage import data as pictures
 
 from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.curation import spill
 from echocare_hf.curation.archives import ArchiveError
 from echocare_hf.curation.drops import Drops
 from echocare_hf.curation.facts import read_facts
+from echocare_hf.curation.inventory import read_files, write_inventory
 from echocare_hf.curation.mapping import LabelMapper, read_aliases
 from echocare_hf.curation.modality import modality_from_text, tell_modality
 from echocare_hf.curation.quality import not_ultrasound
@@ -164,6 +167,101 @@ def test_tfrecords_are_read_without_tensorflow(tmp_path):
         list(read_tfrecord(tmp_path / "cut.tfrecord"))
 
 
+@pytest.mark.parametrize(
+    "example", [b"\x08\x01", b"\x0a\x02\x0a\x00", b"\x0a" + b"\xff" * 12, field(1, field(1, b"\x08\x01\x12\x00"))]
+)
+def test_a_record_that_is_no_example_sets_its_file_aside(tmp_path, example):
+    path = tmp_path / "odd.tfrecord"
+    path.write_bytes(struct.pack("<QI", len(example), 0) + example + bytes(4))
+    _, drops = facts_of(open_source(str(path), tmp_path / "work"), tmp_path / "work")
+    assert [(drop.reason, drop.detail) for drop in drops] == [
+        ("damaged_archive", "odd.tfrecord: holds something else than tf.train.Example")
+    ]
+
+
+def class_label(names: object) -> bytes:
+    """What `datasets` writes of a column `label` of classes."""
+    return json.dumps({"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}).encode()
+
+
+@pytest.mark.parametrize(
+    "stated, label, expected",
+    [
+        (b'{"info": null}', 1, "1"),
+        (b'{"info": {"features": null}}', 1, "1"),
+        (b'{"info": {"features": ["label"]}}', 1, "1"),
+        (b"[]", 1, "1"),
+        (class_label(None), 1, "1"),
+        (class_label(["no", "yes"]), 1, "yes"),
+        (class_label(["no", "yes"]), "yes", "yes"),
+        (b"{bad", 1, None),
+        (b"\xff\xfe{", 1, None),
+        (b"[" * 100_000, 1, None),
+    ],
+)
+def test_odd_features_of_a_parquet_shard_stop_nothing(tmp_path, stated, label, expected):
+    table = pa.Table.from_pylist([{"image": png(1), "label": label}])
+    pq.write_table(table.replace_schema_metadata({b"huggingface": stated}), tmp_path / "odd.parquet")
+    facts, drops = facts_of(open_source(str(tmp_path / "odd.parquet"), tmp_path / "work"), tmp_path / "work")
+    if expected is None:
+        assert not facts and [(drop.name, drop.reason) for drop in drops] == [("odd.parquet", "damaged_archive")]
+        assert drops[0].detail.startswith("odd.parquet: is no readable parquet file (")
+    else:
+        assert not drops and [fact.label for fact in facts.values()] == [expected]
+
+
+def test_text_that_is_no_utf8_sets_its_shard_aside(tmp_path):
+    words = pa.StringArray.from_buffers(1, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"image": [png(1)], "label": words}), tmp_path / "odd.parquet")
+    _, drops = facts_of(open_source(str(tmp_path / "odd.parquet"), tmp_path / "work"), tmp_path / "work")
+    assert [drop.reason for drop in drops] == ["damaged_archive"] and "utf-8" in drops[0].detail
+
+
+def test_the_suffix_that_a_row_states_is_not_trusted(tmp_path):
+    rows = [{"image": {"bytes": png(n), "path": path}} for n, path in enumerate(("a.\0x", "a.JPG", "a. (1)"))]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "s.parquet")
+    facts, _ = facts_of(open_source(str(tmp_path / "s.parquet"), tmp_path / "work"), tmp_path / "work")
+    assert sorted(facts) == ["s.parquet!/0000000.png", "s.parquet!/0000001.jpg", "s.parquet!/0000002.png"]
+
+
+@pytest.mark.parametrize("above", [True, False])
+@pytest.mark.parametrize(
+    "content", ["file_name,label\nset/a.png,a,b\n", f"file_name,label\nset/a.png,{'x' * 240_000}\n"]
+)
+def test_a_table_that_cannot_be_read_is_reported_and_the_images_stay(tmp_path, above, content):
+    save(tmp_path / "set/a.png", phantom(1))
+    (tmp_path / ("index.csv" if above else "set/metadata.csv")).write_text(content)
+    source = open_source(str(tmp_path / "set"), tmp_path / "work")
+    others, problems = Drops(tmp_path / "others"), []
+    files, tables = sort_by_type(discover(source, tmp_path / "work", others), tmp_path / "work", others)
+    found = [file.name for file, _ in read_facts("set", source.root, files, tables, None, problems)]
+    assert found == ["a.png"] and len(problems) == 1 and str(tmp_path) not in problems[0]
+    assert problems[0].startswith("../index.csv: line 2 " if above else "metadata.csv: line 2 ")
+    assert problems[0].endswith("(the table was not used)")
+
+
+def test_a_cell_longer_than_a_file_name_may_be_is_a_missing_file(tmp_path):
+    save(tmp_path / "a.png", phantom(1))
+    (tmp_path / "list.csv").write_text(f"image\na.png\n{'x' * 5000}.png\n")
+    facts, drops = facts_of(open_source(str(tmp_path / "list.csv"), tmp_path / "work"), tmp_path / "work")
+    assert sorted(facts) == ["a.png"] and [drop.reason for drop in drops] == ["missing_file"]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000])
+def test_json_beyond_what_python_reads_is_reported(tmp_path, content):
+    save(tmp_path / "a.png", phantom(1))
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for name, data in (("a.png", (tmp_path / "a.png").read_bytes()), ("a.json", content.encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    source = open_source(str(tmp_path / "shard.tar"), tmp_path / "work")
+    others, problems = Drops(tmp_path / "others"), []
+    files, tables = sort_by_type(discover(source, tmp_path / "work", others), tmp_path / "work", others)
+    assert len(list(read_facts("shard", source.root, files, tables, None, problems))) == 1
+    assert len(problems) == 1 and problems[0].startswith("shard.tar!/a.json: is no JSON (")
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_a_manifest_lists_files_and_missing_ones_are_counted(tmp_path, suffix):
     save(tmp_path / "pictures/a.png", phantom(1))
@@ -177,6 +275,27 @@ def test_a_manifest_lists_files_and_missing_ones_are_counted(tmp_path, suffix):
     facts, drops = facts_of(open_source(str(path), tmp_path / "work"), tmp_path / "work")
     assert [(drop.name, drop.reason) for drop in drops] == [("pictures/b.png", "missing_file")]
     assert facts["pictures/a.png"].texts[0] == ("view", "A4C") and facts["pictures/a.png"].group == "list/p1"
+
+
+def test_a_json_manifest_may_begin_with_a_byte_order_mark(tmp_path):
+    save(tmp_path / "a.png", phantom(1))
+    (tmp_path / "list.json").write_text(json.dumps([{"image": "a.png"}]), encoding="utf-8-sig")
+    facts, drops = facts_of(open_source(str(tmp_path / "list.json"), tmp_path / "work"), tmp_path / "work")
+    assert sorted(facts) == ["a.png"] and not drops
+
+
+def test_a_source_may_have_any_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "PIECE", 2)  # as large sources have them: pieces are written before all files are known
+    for number in range(5):
+        save(tmp_path / f"set/{number}.png", phantom(number))
+    for name in ("listed", "found", "a.pieces", "pieces"):
+        source = open_source(f"{name}={tmp_path}/set", tmp_path / "work")
+        drops = Drops(tmp_path / "drops")
+        files, tables = sort_by_type(discover(source, tmp_path / "work", drops), tmp_path / "work", drops)
+        facts = read_facts(name, source.root, files, tables, source.table, [])
+        assert write_inventory(tmp_path / "work/found", name, facts) == 5
+        found = read_files(tmp_path / f"work/found/{name}.arrow", range(5))
+        assert {file.name for file in found} == {f"{number}.png" for number in range(5)}
 
 
 def test_masks_are_no_images(tmp_path):

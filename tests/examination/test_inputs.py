@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from input_helpers import clip, shaded
 from PIL import Image
@@ -279,6 +281,16 @@ def test_archives(tmp_path, work):
     assert all(file.path.is_relative_to(work) and file.path.is_file() for file in files)
     assert (problems, told) == ([], ["2 files are no images"])
     assert find(tmp_path / "study.zip", tmp_path / "more.tar.gz", work=work)[0] == files  # from what lies there
+
+
+def test_a_shard_in_an_archive(tmp_path, work):
+    picture = png(tmp_path / "a.png").read_bytes()
+    pq.write_table(pa.table({"image": [picture, None], "label": ["cyst", "cyst"]}), tmp_path / "s.parquet")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.write(tmp_path / "s.parquet", "s.parquet")
+    files, problems = find(tmp_path / "set.zip", work=work)
+    assert [file.name for file in files] == ["set.zip/s.parquet/0000000.png"]  # without the table made of its rows
+    assert [problem.reason for problem in problems] == ["1 row without an image; check the archive"]
 
 
 def test_bad_archives_are_problems_with_a_cure(tmp_path, work):

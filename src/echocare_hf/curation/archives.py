@@ -66,7 +66,7 @@ class Member(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A member that was left out: its name and why ("link" or "device")."""
+    """A member that was left out: its name and why ("link_or_device" or "same_name")."""
 
     name: str
     reason: str
@@ -135,7 +135,8 @@ def unpack(path: Path, target: Path, budget: Budget | None = None) -> tuple[list
         budget: what is left of the outermost archive that `path` lies in; its own by default.
 
     Returns:
-        The files in the order of the archive, and the members that were left out: links and devices.
+        The files in the order of the archive, and the members that were left out: links, devices, and those that have the name of an
+        earlier one, since a name has to tell which file is meant.
 
     Raises:
         ArchiveError: if the archive is damaged, encrypted, tries to write outside of its folder, or is above a limit.
@@ -144,6 +145,7 @@ def unpack(path: Path, target: Path, budget: Budget | None = None) -> tuple[list
     budget = budget or Budget(path.stat().st_size)
     members: list[Member] = []
     skipped: list[Skipped] = []
+    taken: set[str] = set()
     try:
         for name, stream in _streams(path):
             budget.add_member(path)
@@ -151,6 +153,10 @@ def unpack(path: Path, target: Path, budget: Budget | None = None) -> tuple[list
                 skipped.append(Skipped(_safe_name(path, name), "link_or_device"))
                 continue
             name = _safe_name(path, name)
+            if name in taken:
+                skipped.append(Skipped(name, "same_name"))
+                continue
+            taken.add(name)
             place = _place(target, name, len(members))
             members.append(Member(name, place, _copy(stream, place, path, budget)))
     except ArchiveError:

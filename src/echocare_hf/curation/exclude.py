@@ -50,13 +50,17 @@ def read_exclude(paths: Iterable[Path]) -> ExcludeList:
     """Read lists of hashes; empty lines and what follows a `#` are skipped.
 
     Raises:
-        ValueError: for a line that is no hash.
+        ValueError: for a line that is no hash, or a file that is no text.
         OSError: if a list cannot be opened.
     """
     digests: set[str] = set()
     hashes: set[int] = set()
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: is no text, so no list of hashes; make the list with --hashes") from error
+        for number, line in enumerate(lines, 1):
             content = line.partition("#")[0].strip().lower()
             if not content:
                 continue

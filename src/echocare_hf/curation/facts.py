@@ -124,7 +124,7 @@ def read_facts(
         if PurePosixPath(file.name).name.lower() in _TABLE_NAMES:
             by_folder.setdefault(_folder(file.name), []).append(file)
     innermost = [_spoken("", manifest)] if manifest is not None else []
-    outermost = [_spoken("", table) for table in _index_above(root)]
+    outermost = [_spoken("", table) for table in _index_above(root, problems)]
     opened: dict[str, list[_Spoken]] = {}
     for folder, rows in groupby(files, key=lambda row: _folder(row[1])):
         above = _folders_above(folder)
@@ -196,12 +196,16 @@ def _side_car_rows(cars: Iterable[FoundFile], problems: list[str]) -> list[tuple
     return [] if table is None else [(table.rows[0], table)]
 
 
-def _index_above(root: Path) -> list[Table]:
+def _index_above(root: Path, problems: list[str]) -> list[Table]:
     """The rows of an `index.csv` one folder up that speak of this folder, with names relative to it."""
     path = root.parent / "index.csv"
     if not root.is_dir() or not path.is_file():
         return []
-    table = read_table(path)
+    try:
+        table = read_table(path)
+    except (ValueError, OSError) as error:
+        problems.append(f"{str(error).replace(str(path), '../index.csv')} (the table was not used)")
+        return []
     column = table.find(IMAGE_COLUMNS)
     if column is None:
         return []

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.anatomy.tree import UnknownAnatomyError
-from echocare_hf.data.labelled.table import is_blank, read_table, text
+from echocare_hf.data.labelled.table import is_blank, need_cells, read_table, text
 
 How = Literal["alias", "exact", "contained", "close", "unmapped"]
 
@@ -138,12 +138,13 @@ def read_aliases(path: Path, tree: AnatomyTree) -> dict[str, str]:
     """The user's aliases: a table with the columns `text` and `node`; an empty node says that the text names none.
 
     Raises:
-        ValueError: if a column is missing or a node is not in the tree.
+        ValueError: if a column or a cell is missing or a node is not in the tree.
     """
     table = read_table(path)
     text_column, node_column = table.find(("text",)), table.find(("node",))
     if text_column is None or node_column is None:
         raise ValueError(f"{path}: needs the columns text and node, has {', '.join(table.columns)}")
+    need_cells(table, (text_column, node_column))
     aliases = {}
     for row in table.rows:
         node = "" if is_blank(row[node_column]) else tree.ids[tree.index(text(row[node_column]))]

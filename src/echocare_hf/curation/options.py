@@ -46,7 +46,7 @@ class CurateOptions:
         max_side: longest side of stored images in pixels, at least 32; larger ones are reduced.
         image_format: "jpeg" (quality 95) or "png".
         validation: share of clusters that go to the validation split, 0 to 0.5.
-        seed: of the split and of the order of rows, 0 or more.
+        seed: of the split and of the order of rows, 0 to 2**64 - 1.
         shard_megabytes: about how large a shard of the output is, at least 1.
         contact_images: images a class on the contact sheet, 0 for none (paper section 4.4: 100).
         workers: processes that read images, at least 1.
@@ -78,7 +78,7 @@ class CurateOptions:
             (self.max_side >= 32, "max_side must be at least 32"),
             (self.image_format in ("jpeg", "png"), "image_format must be jpeg or png"),
             (0 <= self.validation <= 0.5, "validation must be 0 to 0.5"),
-            (self.seed >= 0, "seed must be at least 0"),
+            (0 <= self.seed < 2**64, "seed must be 0 to 2**64 - 1"),
             (self.shard_megabytes >= 1, "shard_megabytes must be at least 1"),
             (self.contact_images >= 0, "contact_images must be at least 0"),
             (self.workers >= 1, "workers must be at least 1"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from echocare_hf.anatomy import AnatomyTree
-from echocare_hf.data.labelled.table import read_table
+from echocare_hf.data.labelled.table import need_cells, read_table, text
 
 from .chunks import drop_exact_copies, hash_contents, measure_all, rows_of
 from .contact_sheet import write_contact_sheet
@@ -234,7 +234,8 @@ def _read_marks(path: Path) -> dict[str, str]:
     table = read_table(path)
     if "id" not in table.columns:
         raise ValueError(f"{path}: has no column id; save the marks with the button of the contact sheet")
-    return {row["id"]: row.get("note") or "" for row in table.rows}
+    need_cells(table, ["id"])
+    return {text(row["id"]): text(row.get("note") or "") for row in table.rows}
 
 
 def _nothing_left(report: dict[str, Any], output: Path) -> str:

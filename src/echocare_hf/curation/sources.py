@@ -140,7 +140,7 @@ def sort_by_type(files: Iterable[FoundFile], work: Path, drops: Drops) -> tuple[
         Rows `(source, name, path, size)` in the order of `facts.reading_order`, of what may be an image, and of what lies beside one in a
         webdataset shard; and what may be a table of labels.
     """
-    listed = SortedRows(work / "found" / "listed.pieces", _LISTED, lambda row: reading_order(row[1]))
+    listed = SortedRows(work / "listed", _LISTED, lambda row: reading_order(row[1]))
     tables = []
     for file in files:
         suffix = Path(file.name).suffix.lower()
@@ -213,7 +213,7 @@ def _from_manifest(name: str, path: Path) -> Source:
         plain = _below(cell, base)
         rows.append(row | {column: plain})
         place = path.parent / cell
-        if not place.is_file():
+        if not os.path.isfile(place):  # noqa: PTH113 - Path.is_file raises for a name that is too long
             detail = "the manifest names it, but it is not there"
             drops[plain] = Drop(name, plain, -1, "discover", "missing_file", detail)
             continue
@@ -231,8 +231,8 @@ def _below(cell: str, base: str) -> str:
 
 def _read_json(path: Path) -> Table:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise ValueError(f"{path}: is no JSON ({error}); write a list of objects, one an image") from error
     if not isinstance(content, list) or not content or not all(isinstance(row, dict) for row in content):
         raise ValueError(f"{path}: is no list of objects; write one object of named values an image")

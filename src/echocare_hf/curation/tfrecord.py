@@ -11,6 +11,14 @@ from typing import Any
 from .archives import ArchiveError
 
 _MAX_RECORD = 1024**3
+_NO_EXAMPLE = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    struct.error,
+)  # a field lacks or is of another type
 _CONVENTION = {"image/class/text": "label"}  # TensorFlow's own name of it, in the scripts that convert its data sets
 
 
@@ -29,9 +37,10 @@ def read_tfrecord(path: Path) -> Iterator[dict[str, Any]]:
             if len(record) < size or len(file.read(4)) < 4:
                 raise ArchiveError(path, "damaged_archive", "is no complete TFRecord file; copy it again")
             try:
-                yield _example(record)
-            except (IndexError, struct.error, ValueError) as error:
+                example = _example(record)
+            except _NO_EXAMPLE as error:
                 raise ArchiveError(path, "damaged_archive", "holds something else than tf.train.Example") from error
+            yield example
 
 
 def _example(record: bytes) -> dict[str, Any]:
@@ -103,6 +112,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return value, position
         shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
 
 
 def _signed(value: int) -> int:

@@ -60,8 +60,8 @@ def read_side_cars(cars: Iterable[FoundFile]) -> Table | None:
 def _object(car: FoundFile, content: str) -> Row:
     try:
         found = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{car.name}: is no JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        raise ValueError(f"{car.name}: is no JSON ({getattr(error, 'msg', error)})") from error
     if not isinstance(found, dict):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, str | int | float)}

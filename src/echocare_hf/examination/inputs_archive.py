@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from echocare_hf.curation.record import FoundFile
+from echocare_hf.curation.record import ROWS_TABLE, FoundFile
 from echocare_hf.curation.unpacked import open_container
 
 from .inputs_found import NamedFile, Problem
 
 _NOT_OPENED = {
     "link_or_device": "is a link or a device inside an archive, which is not followed; unpack it yourself and give the folder",
-    "no_image_inside": "holds no file; check the archive",
+    "same_name": "has the name of an earlier file of the archive; rename one of them",
 }
 
 
@@ -31,6 +31,8 @@ def open_archive(file: NamedFile, work: Path) -> tuple[list[NamedFile], list[Pro
     problems = []
     for drop in drops:
         reason = _NOT_OPENED.get(drop.reason) or drop.detail.removeprefix(f"{drop.name}: ")
+        if drop.reason == "no_image_inside":
+            reason += "; check the archive"
         problems.append(Problem(file.given, _plain(drop.name), reason))
     return [member for member in members if not _is_litter(member.name)], problems
 
@@ -40,5 +42,7 @@ def _plain(name: str) -> str:
 
 
 def _is_litter(name: str) -> bool:
-    """Whether a file is hidden, or one that an operating system put into the archive."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    """Whether a file is hidden, one that an operating system put into the archive, or the table that is made of a shard's rows."""
+    return name.endswith(f"/{ROWS_TABLE}") or any(
+        part.startswith(".") or part == "__MACOSX" for part in name.split("/")
+    )

@@ -92,6 +92,18 @@ class Table:
         )
 
 
+def need_cells(table: Table, columns: Iterable[str]) -> None:
+    """Check that every row has some columns; objects of a jsonl file may lack names that others have.
+
+    Raises:
+        ValueError: naming the first row that lacks one.
+    """
+    for number, row in enumerate(table.rows, 1):
+        for column in columns:
+            if column not in row:
+                raise ValueError(f"{table.source}: row {number} has no {column!r}; give it to every row, empty or not")
+
+
 class Entries:
     """The rows of a table, one entry an image (its boxes and its observers may each have a row), joined with its side tables.
 
@@ -225,15 +237,20 @@ def read_table(path: Path) -> Table:
         raise ValueError(f"{path}: has no header in its first line; name the columns there, e.g. file_name,label")
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True)
-    columns = tuple(name.strip() for name in reader.fieldnames or ())
-    reader.fieldnames = list(columns)
     rows = []
-    for row in reader:
-        if None in row:
-            raise ValueError(
-                f"{path}: line {reader.line_num} has more cells than the header; quote cells with a comma"
-            )
-        rows.append(row)
+    try:
+        columns = tuple(name.strip() for name in reader.fieldnames or ())
+        reader.fieldnames = list(columns)
+        for row in reader:
+            if None in row:
+                raise ValueError(
+                    f"{path}: line {reader.line_num} has more cells than the header; quote cells with a comma"
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.reader.line_num} cannot be read ({error}); close its quotes, or shorten the cell"
+        ) from error
     if delimiter == ";":
         numbers = [name for name in columns if name.lower() not in _NO_NUMBERS]
         rows = [row | {name: _with_point(row[name]) for name in numbers if row[name]} for row in rows]
@@ -260,10 +277,9 @@ def _read_jsonl(path: Path) -> Table:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}: line {line_number} is no JSON ({error.msg}); write one object a line"
-            ) from error
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+            problem = getattr(error, "msg", error)
+            raise ValueError(f"{path}: line {line_number} is no JSON ({problem}); write one object a line") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}: line {line_number} is no object; write one object of named values a line")
         rows.append(row)
