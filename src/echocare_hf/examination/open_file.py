@@ -92,7 +92,8 @@ class OpenFile:
         """What all frames show together."""
         result, clip = self.result, None
         seen: dict[str, SeenClip] = {}
-        if self._is_in_pixels and result.spacing is None:
+        is_said = any("in pixels" in warning for warning in result.warnings)
+        if self._is_in_pixels and result.spacing is None and not is_said:
             result.warnings.append("states no pixel spacing that can be used: lengths and areas are in pixels")
         if self._summary is None:
             still = self._still
