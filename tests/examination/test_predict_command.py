@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,36 @@ def test_a_second_run_does_only_what_is_new(tmp_path, checkpoints, pictures):
     (given / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert predict(given, *options, "--threshold", "0.3").exit_code == 1
     assert "scans/0.png" not in results_of(output)  # what is there is never of other bytes
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_another_file_of_the_same_name_replaces_nothing(tmp_path, checkpoints, pictures, packed):
+    def given(patient, picture):
+        if not packed:
+            folder = tmp_path / patient / "US"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "IM1.png").write_bytes((pictures / picture).read_bytes())
+            return folder
+        path = tmp_path / patient / "US.zip"
+        path.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(pictures / picture, "IM1.png")
+        return path
+
+    output = tmp_path / "out"
+    options = (*models(checkpoints, "classification"), "--output", output)
+    assert predict(given("A", "0.png"), *options).exit_code == 0
+    before = contents(output / "files")
+    result = predict(given("B", "1.png"), *options)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    name = "US.zip/IM1.png" if packed else "US/IM1.png"
+    assert f"results of another file that is called {name}" in result.stderr and "--output" in result.stderr
+    assert contents(output / "files") == before
+    assert "1 done before" in predict(given("B", "0.png"), *options).stdout  # the same bytes
+    assert "1 file analysed" in predict(given("A", "1.png"), *options).stdout  # the file has changed
+    if not packed:
+        assert predict(tmp_path / "B", *options).exit_code == 0
+        assert set(results_of(output)) == {"US/IM1.png", "B/US/IM1.png"}
 
 
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGKILL])

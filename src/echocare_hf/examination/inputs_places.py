@@ -47,6 +47,8 @@ def open_places(
         count, lost_before = 0, len(problems)
         for file in _files_of(root, label, skipped, problems):
             count += 1
+            if root.label is not None:
+                file = file._replace(source=f"network:{file.name}")
             place = file.path.resolve()
             if not is_archive(file.path.name):
                 found.setdefault(place, file)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,7 @@ class Reader:
 
     def _read(self, file: InputFile, queue: Handover[Any], is_done: Callable[[InputFile, str], bool] | None) -> None:
         started = time.perf_counter()
-        with file.path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest = digest_of(file.path)
         if is_done is not None and is_done(file, digest):
             queue.put(Skipped(file))
             return
@@ -139,6 +139,16 @@ class Reader:
         )
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        OSError: if they cannot be read.
+    """
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def reason_of(file: InputFile, error: BaseException) -> str:
     """Why a file failed, in one line that does not repeat where it lies."""
     if isinstance(error, MemoryError):
@@ -153,4 +163,4 @@ def reason_of(file: InputFile, error: BaseException) -> str:
     return text if expected else f"{type(error).__name__}: {text}"
 
 
-__all__ = ["End", "Read", "Reader", "reason_of"]
+__all__ = ["End", "Read", "Reader", "digest_of", "reason_of"]

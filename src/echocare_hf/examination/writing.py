@@ -30,6 +30,7 @@ from .inputs import InputFile
 from .models import LoadedModel
 from .overlays import Style
 from .page import write_pages
+from .reader import digest_of
 from .records import Record
 from .results import SCHEMA
 from .tables import FAILED_COLUMNS, SUMMARY_COLUMNS, summary_rows
@@ -209,7 +210,7 @@ class ResultFolder:
         if isinstance(event, Analysed):
             folder.add(event)
             return
-        folder.finish(event, self.run)
+        folder.finish(event, {**self.run, "source": folder.opened.file.source})
         target = self._files / folder_name(folder.result.name)
         if target.exists():
             shutil.rmtree(target)
@@ -276,6 +277,32 @@ def check_output(output: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def check_names(output: Path, files: Sequence[InputFile]) -> None:
+    """Refuses files that would replace results of files from elsewhere, whose names are the same.
+
+    Raises:
+        ValueError: naming the first of them and the results.
+    """
+    for file in files:
+        folder = output / "files" / folder_name(file.name)
+        record = _read_record(folder / "result.json")
+        if record is None or record.get("name") != file.name:
+            continue
+        former = record.get("run", {}).get("source")
+        if not former or not file.source or former == file.source:
+            continue
+        try:
+            is_same = digest_of(file.path) == record.get("sha256")
+        except OSError:
+            continue  # it will be a failed file, which replaces nothing
+        if not is_same:
+            place = file.name if INPUTS_FOLDER in file.path.parts else file.path
+            raise ValueError(
+                f"{place}: {folder} holds results of another file that is called {file.name} too, from elsewhere; "
+                "give another --output, or name the folder above, so that names differ"
+            )
+
+
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
     """Tells in one line that the folder cannot be written."""
@@ -323,4 +350,4 @@ def _locked(path: Path) -> Any:
     return file
 
 
-__all__ = ["INPUTS_FOLDER", "OutputError", "ResultFolder", "check_output"]
+__all__ = ["INPUTS_FOLDER", "OutputError", "ResultFolder", "check_names", "check_output"]
