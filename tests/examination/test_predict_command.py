@@ -33,6 +33,7 @@ from reading_helpers import make_dicom, make_region, save
 
 from echocare_hf import EchoCareForObjectDetection, EchoCareModel
 from echocare_hf.cli import app
+from echocare_hf.examination import file_folder, reader
 from echocare_hf.examination.file_folder import folder_name
 
 HEAD = (150.0, 100.0, 110.0, 70.0, 30.0)
@@ -236,6 +237,42 @@ def test_a_second_run_does_only_what_is_new(tmp_path, checkpoints, pictures):
     (given / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert predict(given, *options, "--threshold", "0.3").exit_code == 1
     assert "scans/0.png" not in results_of(output)  # what is there is never of other bytes
+
+
+def test_a_file_that_cannot_be_read_keeps_its_earlier_results(tmp_path, checkpoints, pictures, monkeypatch):
+    output, options = tmp_path / "out", models(checkpoints, "classification")
+    predict(pictures, *options, "--output", output)
+    before, records = contents(output / "files"), results_of(output)
+
+    def broken(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(reader, "digest_of", broken)
+    result = predict(pictures, *options, "--output", output)
+    assert result.exit_code == 1 and result.stderr.count("cannot be read (Input/output error)") == 3
+    assert contents(output / "files") == before and results_of(output) == records
+    monkeypatch.undo()
+    assert "3 done before" in predict(pictures, *options, "--output", output).stdout
+
+
+def test_a_source_that_vanishes_while_it_is_written_does_not_stop_the_others(tmp_path, checkpoints, monkeypatch):
+    given = tmp_path / "scans"
+    for number in range(2):
+        save_png(given / f"{number}.png", drawn(120, 160, HEAD))
+    lost = save(make_dicom(drawn(120, 160, HEAD), "RGB"), given / "0.dcm")
+    write = file_folder.FileFolder._write_dicom
+
+    def late(self, *args):
+        lost.unlink()
+        write(self, *args)
+
+    monkeypatch.setattr(file_folder.FileFolder, "_write_dicom", late)
+    output = tmp_path / "out"
+    result = predict(given, *models(checkpoints, "segmentation"), "--output", output)
+    assert result.exit_code == 1 and "cannot be written" not in result.stderr
+    assert result.stderr.startswith("scans/0.dcm: was removed") and result.stderr.count("\n") == 1
+    assert set(results_of(output)) == {"scans/0.png", "scans/1.png"}
+    assert not list((output / "files").glob(".*"))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -20,6 +20,7 @@ from .clip_video import ClipVideo
 from .events import Analysed, Finished, Opened
 from .label_map_file import LabelMapFile
 from .overlays import Style, clip_picture, clip_size, quantity_text, still_picture, within
+from .reader import is_still
 from .records import Record, file_record, frame_from_record, frame_record
 from .report_draft import draft_record
 from .report_text import draft_text
@@ -58,6 +59,10 @@ class Outputs:
     dicom: bool = True
     every_mask: bool = False
     surroundings: bool = False
+
+
+class SourceLostError(Exception):
+    """The file that results are of is not there any more, or not what it was."""
 
 
 class FileFolder:
@@ -323,9 +328,11 @@ class FileFolder:
         """Notes that a DICOM object cannot be made, which must not cost the other results."""
         try:
             yield
-        except OSError:
-            raise  # a full disk stops the run
         except Exception as error:
+            if not is_still(self.opened.file.path, self.result.sha256):
+                raise SourceLostError("was removed, changed or cannot be read any more; run the command again") from error
+            if isinstance(error, OSError):
+                raise  # a full disk stops the run
             text = one_line(str(error) or type(error).__name__).replace(str(self.opened.file.path), self.result.name)
             if not isinstance(error, (ValueError, ImportError)):
                 text = f"{type(error).__name__}: {text}"
@@ -348,4 +355,4 @@ class FileFolder:
         self.result.outputs[key] = f"{self.place}/{name}"
 
 
-__all__ = ["FileFolder", "Outputs", "folder_name"]
+__all__ = ["FileFolder", "Outputs", "SourceLostError", "folder_name"]

@@ -24,7 +24,7 @@ from echocare_hf.data.reading_record import one_line
 from echocare_hf.files import written_beside
 
 from .events import Analysed, Event, Failed, Finished, Opened, Skipped
-from .file_folder import FileFolder, Outputs, folder_name
+from .file_folder import FileFolder, Outputs, SourceLostError, folder_name
 from .handover import Handover, HandoverClosed
 from .inputs import InputFile
 from .models import LoadedModel
@@ -191,7 +191,7 @@ class ResultFolder:
             partial = self._files / f".{name}.partial-{os.getpid()}"
             self._current = FileFolder(event, partial, f"files/{name}", self.style, self.outputs)
         elif isinstance(event, Failed):
-            self._fail(event.file.name, event.reason)
+            self._fail(event.file.name, event.reason, event.is_unread)
         elif isinstance(event, Skipped):
             self.done += 1
             self.skipped += 1
@@ -201,6 +201,8 @@ class ResultFolder:
                 self._add(self._current, event)
             except OSError:
                 raise
+            except SourceLostError as error:
+                self._fail(name, str(error), is_unread=True)
             except Exception as error:
                 if os.environ.get("ECHOCARE_DEBUG"):
                     raise
@@ -219,10 +221,10 @@ class ResultFolder:
         self.failed += [(folder.result.name, problem) for problem in folder.problems]
         self.done += 1
 
-    def _fail(self, name: str, reason: str) -> None:
+    def _fail(self, name: str, reason: str, is_unread: bool = False) -> None:
         self._drop()
         former = self._files / folder_name(name)
-        if former.exists():
+        if former.exists() and not is_unread:  # else the file may be what it was
             shutil.rmtree(former)  # of other bytes or options: no result of this file as it is now
         self.failed.append((name, reason))
 
