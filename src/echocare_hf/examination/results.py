@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .report_draft import ExaminationDraft
 
 SCHEMA = "echocare-examination/1"
+RUN_FILE = "run.json"
+"""Marks a folder as one of results."""
 
 MILLIMETRE, SQUARE_MILLIMETRE, PIXEL, SQUARE_PIXEL = "mm", "mm2", "{pixels}", "{pixels}2"
 RATIO, PERCENT, MILLISECOND = "1", "%", "ms"

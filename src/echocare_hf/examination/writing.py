@@ -32,15 +32,11 @@ from .overlays import Style
 from .page import write_pages
 from .reader import digest_of
 from .records import Record
-from .results import SCHEMA
+from .results import RUN_FILE, SCHEMA
 from .tables import FAILED_COLUMNS, SUMMARY_COLUMNS, summary_rows
 
 QUEUE_BYTES = 128 * 1024**2
 """Of the frames that wait to be drawn and written."""
-
-RUN_FILE = "run.json"
-"""Marks a folder as one of results."""
-
 
 INPUTS_FOLDER = ".inputs"
 """What archives and network sources were unpacked to, inside the output folder; removed at the end of a run."""
