@@ -33,8 +33,12 @@ from reading_helpers import make_dicom, make_region, save
 
 from echocare_hf import EchoCareForObjectDetection, EchoCareModel
 from echocare_hf.cli import app
-from echocare_hf.examination import file_folder, reader
+from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.examination import file_folder, over_time, reader
+from echocare_hf.examination.clip import ClipSummary
 from echocare_hf.examination.file_folder import folder_name
+from echocare_hf.examination.records import file_record, frame_from_record
+from echocare_hf.examination.results import FileResult, FrameResult
 
 HEAD = (150.0, 100.0, 110.0, 70.0, 30.0)
 
@@ -122,6 +126,27 @@ def test_every_task_in_one_run_on_stills_and_a_clip(tmp_path, checkpoints, pictu
     page = (output / "studies" / "scans.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3 and "Not a medical device" in page
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
+
+
+def test_each_line_of_a_clip_has_the_path_after_smoothing(tmp_path, checkpoints, monkeypatch):
+    monkeypatch.setattr(over_time, "LEAST_SCORE", 0.0)  # weights that have learned nothing are sure of nothing
+    random = np.random.default_rng(1)
+    frames = [random.integers(0, 255, (64, 96, 1), dtype=np.uint8).repeat(3, 2) // (1 + index) for index in range(6)]
+    clip, output = save_mp4(tmp_path / "clip.mp4", frames), tmp_path / "out"
+    options = (*models(checkpoints, "anatomy", "segmentation"), "--threshold", "0.0", "--output", output)
+    assert predict(clip, *options).exit_code == 0
+    record = results_of(output)["clip.mp4"]
+    text = (output / record["outputs"]["frames"]).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    summary = ClipSummary(AnatomyTree.default())
+    for line in lines:
+        summary.add(frame_from_record(line))
+    expected = list(summary.finish().frame_paths())
+    assert [line["frame"] for line in lines] == [index for index, _ in expected]
+    for line, (_, label) in zip(lines, expected, strict=True):
+        assert (line["smoothed"]["node"], tuple(line["smoothed"]["path"])) == (label.node, label.path)
+        assert line["smoothed"]["score"] == pytest.approx(label.score, abs=1e-5)
+    assert (output / record["outputs"]["key_frames"]).is_file()  # lines are found by their place
 
 
 def test_an_ellipse_in_a_dicom_region_comes_back_in_json_in_millimetres(tmp_path, checkpoints, monkeypatch):
@@ -214,6 +239,14 @@ def test_a_dicom_object_that_cannot_be_made_is_a_warning_and_exit_code_1(tmp_pat
     assert len(written) + len(failed) == 2
     assert result.exit_code == (1 if failed else 0)
     assert record["run"]["complete"] == (not failed)
+
+
+def test_the_record_of_a_clip_names_all_ends_of_diastole_and_systole():
+    result = FileResult("clip.dcm", "0", "files", "DICOM", 64, 64, clip=FrameResult(-1))
+    assert "end_diastoles" not in file_record(result)
+    result.end_diastoles, result.end_systoles = (3, 33), (14, 45)
+    record = file_record(result)
+    assert (record["end_diastoles"], record["end_systoles"]) == ([3, 33], [14, 45])
 
 
 # Going on where a run stopped

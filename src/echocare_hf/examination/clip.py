@@ -61,11 +61,14 @@ class ClipFindings:
     end_systoles: tuple[int, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
-    def frame_paths(self) -> Iterator[tuple[int, tuple[str, ...], float]]:
-        """Of each frame in order: its index, the names of its smoothed path from the region down, and the last node's score."""
+    def frame_paths(self) -> Iterator[tuple[int, Label | None]]:
+        """Of each frame in order: its index, and the last node of its smoothed path with the path to it; None for no path."""
         for index, node, score in zip(self.frames, self.deepest, self.scores, strict=True):
-            names = () if node < 0 else tuple(self.tree.names[step] for step in self.tree.path_nodes(int(node)))
-            yield int(index), names, float(score)
+            if node < 0:
+                yield int(index), None
+            else:
+                names = tuple(self.tree.names[step] for step in self.tree.path_nodes(int(node)))
+                yield int(index), Label(names[-1], float(score), self.tree.ids[node], names)
 
 
 class _Quantity(NamedTuple):

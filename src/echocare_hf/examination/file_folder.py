@@ -21,7 +21,7 @@ from .events import Analysed, Finished, Opened
 from .label_map_file import LabelMapFile
 from .overlays import Style, clip_picture, clip_size, quantity_text, still_picture, within
 from .reader import is_still
-from .records import Record, file_record, frame_from_record, frame_record
+from .records import Record, file_record, frame_from_record, frame_record, label_record
 from .report_draft import draft_record
 from .report_text import draft_text
 from .results import FrameResult
@@ -155,7 +155,8 @@ class FileFolder:
         """Writes what needs all frames, and result.json; `run` is put into that. Returns the record."""
         with self._stack:
             if self._lines is not None:
-                self._lines.flush()
+                self._lines.close()
+                self._add_smoothed(event)
                 self._note("frames", "frames.jsonl")
                 frames = self._write_clip(event)
                 still = None
@@ -227,6 +228,18 @@ class FileFolder:
             self._note("key_frames", "key_frames.png")
             self._write_preview(next(iter(pictures.values())))
         return frames
+
+    def _add_smoothed(self, event: Finished) -> None:
+        """Adds each frame's path, smoothed over time, to its line: it is known when all frames are."""
+        if event.clip is None or all(facts.task != "anatomy" for facts in self.result.models.values()):
+            return
+        path, whole = self.folder / "frames.jsonl", self.folder / ".frames.jsonl"
+        with path.open("rb") as lines, whole.open("wb") as target:
+            for place, (line, (_, label)) in enumerate(zip(lines, event.clip.frame_paths(), strict=True)):
+                text = json.dumps(None if label is None else label_record(label), allow_nan=False)
+                size = target.write(line.rstrip()[:-1] + f', "smoothed": {text}}}\n'.encode())
+                self._line_starts[place + 1] = self._line_starts[place] + size
+        whole.replace(path)
 
     def _key_text(self, index: int, frames: Sequence[FrameResult]) -> str:
         shown = [name.replace("_", " ") for name, frame in self.result.key_frames.items() if frame == index]

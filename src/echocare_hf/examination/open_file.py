@@ -106,6 +106,7 @@ class OpenFile:
         else:
             clip = self._summary.finish()
             result.anatomy_path, result.key_frames = clip.anatomy_path, dict(clip.key_frames)
+            result.end_diastoles, result.end_systoles = clip.end_diastoles, clip.end_systoles
             seen = self._seen_clips()
             result.clip = self._clip_findings(clip, seen)
             result.measurements += result.clip.measurements
