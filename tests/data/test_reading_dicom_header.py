@@ -63,7 +63,9 @@ def test_regions_of_one_spacing_give_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("left", "right"), [(0.02, 0.06), (0.0, 0.06), (0.02, 0.0)], ids=["differ", "largest states none", "other states none"]
+    ("left", "right"),
+    [(0.02, 0.06), (0.0, 0.06), (0.02, 0.0)],
+    ids=["differ", "largest states none", "other states none"],
 )
 def test_no_one_spacing_where_regions_side_by_side_differ(tmp_path, left, right):
     regions = [make_region((0, 0, 34, 39), (left, left)), make_region((35, 0, 59, 39), (right, right))]

@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from reading_helpers import make_dicom, make_region, save
 
 from echocare_hf import EchoCareForObjectDetection, EchoCareModel
-from echocare_hf.cli import app
 from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.cli import app
 from echocare_hf.examination import file_folder, over_time, reader
 from echocare_hf.examination.clip import ClipSummary
 from echocare_hf.examination.file_folder import folder_name

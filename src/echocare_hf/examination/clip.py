@@ -5,8 +5,8 @@
         summary.add(frame)
     findings = summary.finish()
 
-Anatomy scores are smoothed over time (`over_time.py`). Frames whose familiarity is below the limit count for nothing; those that were not asked count. Kept are numbers
-only, a few hundred bytes a frame.
+Anatomy scores are smoothed over time (`over_time.py`). Frames whose familiarity is below the limit count for nothing; those whose
+familiarity is not known count. Kept are numbers only, a few hundred bytes a frame.
 
 The left ventricle's end-diastole, end-systole and ejection fraction come from measurements "area" and "long axis" (the longest extent of
 the mask, or the ellipse's long axis) of what stands for the node `left_ventricle`; see `cycles.py`.

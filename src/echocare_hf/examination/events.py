@@ -77,7 +77,7 @@ class Finished:
 
 @dataclass(eq=False)
 class Failed:
-    """A file that could not be analysed to its end, and why, in one line; `is_unread` if that lay in reading its bytes, not in what they are."""
+    """A file that could not be analysed to its end, and why, in one line; `is_unread` if its bytes cannot be read, whatever they are."""
 
     file: InputFile
     reason: str

@@ -343,7 +343,9 @@ class FileFolder:
             yield
         except Exception as error:
             if not is_still(self.opened.file.path, self.result.sha256):
-                raise SourceLostError("was removed, changed or cannot be read any more; run the command again") from error
+                raise SourceLostError(
+                    "was removed, changed or cannot be read any more; run the command again"
+                ) from error
             if isinstance(error, OSError):
                 raise  # a full disk stops the run
             text = one_line(str(error) or type(error).__name__).replace(str(self.opened.file.path), self.result.name)

@@ -87,7 +87,11 @@ class Reader:
                 try:
                     self._read(file, queue, is_done)
                 except _READING_ERRORS as error:
-                    queue.put(Failed(file, reason_of(file, error), self._digest is None or not is_still(file.path, self._digest)))
+                    queue.put(
+                        Failed(
+                            file, reason_of(file, error), self._digest is None or not is_still(file.path, self._digest)
+                        )
+                    )
             queue.put(End())
         except HandoverClosed:
             return

@@ -1,8 +1,8 @@
 """What of a file's grid is analysed: the ultrasound region, as the DICOM header states it and the pixels of the first frames show it.
 
 It is decided once for a file, so that all its frames have one geometry. A header that states regions says where 2D images are; spectral
-and M-mode regions are not analysed. Within that, or within the whole grid, the region is the convex hull of the echoes, as in curation;
-where none stands out, it is all of it.
+and M-mode regions beside them are left out; a file that states no 2D region is analysed whole. Within that, or within the whole grid,
+the region is the convex hull of the echoes, as in curation; where none stands out, it is all of it.
 """
 
 from collections.abc import Sequence
