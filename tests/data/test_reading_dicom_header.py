@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from reading_helpers import make_dicom, make_region, save
 
-from echocare_hf.data.reading import read_ultrasound
+from echocare_hf.data.reading import open_ultrasound, read_ultrasound
 from echocare_hf.data.reading_dicom_header import clip_box
 
 GREY = np.zeros((40, 60), np.uint8)
@@ -48,17 +48,31 @@ def test_region_is_half_open_and_in_mm(tmp_path):
     assert record.modality == "B-mode"
 
 
-def test_largest_tissue_region_gives_the_spacing(tmp_path):
+def test_regions_of_one_spacing_give_it(tmp_path):
     regions = [
-        make_region((0, 0, 9, 9), (0.01, 0.01)),
+        make_region((0, 0, 9, 9), (0.02, 0.02)),
         make_region((10, 0, 39, 29), (0.02, 0.02)),
-        make_region((0, 0, 59, 39), (0.05, 0.05), data_type=2),
+        make_region((20, 10, 29, 19), (0.0, 0.0), data_type=2),  # a colour box in the image
+        make_region((50, 0, 54, 39), (0.05, 0.05)),  # too narrow to be an image
         make_region((0, 30, 59, 39), (0.001, 2.0), units=(4, 7), spatial_format=3, data_type=3),
     ]
     record = read(tmp_path, SequenceOfUltrasoundRegions=regions)
     assert record.spacing == pytest.approx((0.2, 0.2))
-    assert record.regions[3].spacing is None
-    assert record.regions[3].data_type == "PW Spectral Doppler"
+    assert record.regions[4].spacing is None
+    assert record.regions[4].data_type == "PW Spectral Doppler"
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(0.02, 0.06), (0.0, 0.06), (0.02, 0.0)],
+    ids=["differ", "largest states none", "other states none"],
+)
+def test_no_one_spacing_where_regions_side_by_side_differ(tmp_path, left, right):
+    regions = [make_region((0, 0, 34, 39), (left, left)), make_region((35, 0, 59, 39), (right, right))]
+    path = save(make_dicom(GREY, SequenceOfUltrasoundRegions=regions, PixelSpacing=[0.2, 0.2]), tmp_path / "two.dcm")
+    assert read_ultrasound(path).spacing is None
+    with open_ultrasound(path) as source:
+        assert source.spacing is None
 
 
 @pytest.mark.parametrize("delta", [(0.0, 0.02), (-0.02, 0.02), (float("nan"), 0.02), (0.02, float("inf"))])

@@ -253,10 +253,10 @@ def test_one_wrong_frame_does_not_change_the_path_and_a_new_view_does():
     views[10] = "kidney"
     frames = (FrameResult(index, 40.0 * index, anatomy={"tiny": (named(view),)}) for index, view in enumerate(views))
     findings = summary_of(frames)
-    paths = list(findings.frame_paths())
-    assert [path[1][-1] for path in paths[:28]] == ["Apical four-chamber view"] * 28
-    assert [path[1] for path in paths[32:]] == [("Abdomen", "Liver")] * 28
-    assert paths[0][1][:2] == ("Thorax", "Heart")
+    paths = [label for _, label in findings.frame_paths()]
+    assert [label.label for label in paths[:28]] == ["Apical four-chamber view"] * 28
+    assert [label.path for label in paths[32:]] == [("Abdomen", "Liver")] * 28
+    assert paths[0].path[:2] == ("Thorax", "Heart") and paths[0].node == "heart_a4c"
     assert set(findings.key_frames) == {"thorax", "heart", "heart_a4c", "abdomen", "liver"}
 
 

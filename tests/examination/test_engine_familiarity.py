@@ -55,6 +55,19 @@ def test_of_a_clip_every_few_frames_are_asked_where_an_encoder_runs_for_that_alo
     assert result.familiarity == min(frame.familiarity for frame in found if frame.index in asked)
 
 
+def test_unfamiliar_frames_are_counted_among_those_that_were_asked(tmp_path):
+    random = np.random.default_rng(0)
+    clip = save_mp4(tmp_path / "clip.mp4", list(random.integers(0, 256, (10, 96, 128, 3), dtype=np.uint8)))
+    video = str(save_checkpoint(tmp_path / "ejection", "video"))
+    result, found = Examination([video], **OPTIONS).examine(clip)
+    assert [frame.index for frame in found if frame.familiarity is not None] == [0, 8]
+    (unlike,) = [warning for warning in result.warnings if "unlike what the models know" in warning]
+    (left_out,) = [warning for warning in result.warnings if "do not count" in warning]
+    assert unlike.startswith("2 of 2 frames looked at")
+    assert left_out.startswith("2 of 2 frames looked at") and left_out.endswith("those not looked at do")
+    assert "ejection: takes frames of the whole clip, unfamiliar ones too" in result.warnings
+
+
 def test_statistics_that_do_not_fit_leave_a_warning_on_every_file(noise, detector, monkeypatch):
     def missing(*args):
         raise ValueError("echocare-tiny: no statistics")

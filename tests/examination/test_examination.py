@@ -142,6 +142,20 @@ def test_a_spacing_of_zero_is_none(tmp_path, segmenter, is_region):
     assert given.spacing == (0.5, 0.25) and {each.unit for each in given.measurements} == {"mm", "mm2"}
 
 
+@pytest.mark.parametrize("search_region", [True, False])
+@pytest.mark.parametrize("largest", [0.02, 0.0])
+def test_two_regions_of_different_spacing_are_measured_in_pixels(tmp_path, segmenter, largest, search_region):
+    pixels = drawn(240, 320, (160.0, 110.0, 120.0, 60.0, 0.0))
+    regions = [make_region((0, 0, 219, 239), (largest, largest)), make_region((220, 0, 319, 239), (0.06, 0.06))]
+    path = save(make_dicom(pixels, "RGB", SequenceOfUltrasoundRegions=regions), tmp_path / "two.dcm")
+    for spacing in (None, (0.5, 0.5)):
+        examination = Examination([str(segmenter)], spacing=spacing, **{**OPTIONS, "search_region": search_region})
+        result, _ = examination.examine(path)
+        assert result.spacing is None and {each.unit for each in result.measurements} == {"{pixels}", "{pixels}2"}
+        (warning,) = [warning for warning in result.warnings if "spacing" in warning]
+        assert "2D regions of different spacing" in warning and "0.6 x 0.6 mm" in warning
+
+
 @pytest.mark.parametrize("box", [None, (210, 60, 660, 430)])
 def test_a_mask_comes_back_at_its_place_and_what_is_outside_the_region_is_marked(tmp_path, segmenter, box):
     ellipse = (450.0, 260.0, 200.0, 90.0, 155.0)

@@ -121,6 +121,21 @@ def test_the_output_folder_is_not_searched(tmp_path, work):
     assert [file.name for file in files] == ["scans/a.png"]
 
 
+def test_folders_of_earlier_results_are_not_searched(tmp_path, work):
+    png(tmp_path / "scans" / "a.png")
+    png(tmp_path / "scans" / "r1" / "files" / "a.png" / "overlay.png")
+    (tmp_path / "scans" / "r1" / "run.json").write_text('{"schema": "echocare-examination/1"}')
+    png(tmp_path / "scans" / "other" / "b.png")
+    (tmp_path / "scans" / "other" / "run.json").write_text('{"schema": "somebody else\'s"}')
+    names = ["scans/a.png", "scans/other/b.png"]
+    assert [file.name for file in find(tmp_path / "scans", work=work)[0]] == names
+    for pattern in ("scans/*", "scans/**"):
+        files, _ = find(tmp_path / pattern, work=work)
+        assert {file.path.name for file in files} == {"a.png", "b.png"}
+    with pytest.raises(ValueError, match="r1: holds results of echocare predict; give the images"):
+        find(tmp_path / "scans" / "r1", work=work)
+
+
 def test_symlink_loops_end(tmp_path, work):
     folder = tmp_path / "scans"
     png(folder / "a" / "1.png")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 from reading_helpers import make_dicom, make_region, save
 
 from echocare_hf import EchoCareForObjectDetection, EchoCareModel
+from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.cli import app
+from echocare_hf.examination import file_folder, over_time, reader
+from echocare_hf.examination.clip import ClipSummary
 from echocare_hf.examination.file_folder import folder_name
+from echocare_hf.examination.records import file_record, frame_from_record
+from echocare_hf.examination.results import FileResult, FrameResult
 
 HEAD = (150.0, 100.0, 110.0, 70.0, 30.0)
 
@@ -120,6 +126,27 @@ def test_every_task_in_one_run_on_stills_and_a_clip(tmp_path, checkpoints, pictu
     page = (output / "studies" / "scans.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3 and "Not a medical device" in page
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
+
+
+def test_each_line_of_a_clip_has_the_path_after_smoothing(tmp_path, checkpoints, monkeypatch):
+    monkeypatch.setattr(over_time, "LEAST_SCORE", 0.0)  # weights that have learned nothing are sure of nothing
+    random = np.random.default_rng(1)
+    frames = [random.integers(0, 255, (64, 96, 1), dtype=np.uint8).repeat(3, 2) // (1 + index) for index in range(6)]
+    clip, output = save_mp4(tmp_path / "clip.mp4", frames), tmp_path / "out"
+    options = (*models(checkpoints, "anatomy", "segmentation"), "--threshold", "0.0", "--output", output)
+    assert predict(clip, *options).exit_code == 0
+    record = results_of(output)["clip.mp4"]
+    text = (output / record["outputs"]["frames"]).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    summary = ClipSummary(AnatomyTree.default())
+    for line in lines:
+        summary.add(frame_from_record(line))
+    expected = list(summary.finish().frame_paths())
+    assert [line["frame"] for line in lines] == [index for index, _ in expected]
+    for line, (_, label) in zip(lines, expected, strict=True):
+        assert (line["smoothed"]["node"], tuple(line["smoothed"]["path"])) == (label.node, label.path)
+        assert line["smoothed"]["score"] == pytest.approx(label.score, abs=1e-5)
+    assert (output / record["outputs"]["key_frames"]).is_file()  # lines are found by their place
 
 
 def test_an_ellipse_in_a_dicom_region_comes_back_in_json_in_millimetres(tmp_path, checkpoints, monkeypatch):
@@ -214,6 +241,14 @@ def test_a_dicom_object_that_cannot_be_made_is_a_warning_and_exit_code_1(tmp_pat
     assert record["run"]["complete"] == (not failed)
 
 
+def test_the_record_of_a_clip_names_all_ends_of_diastole_and_systole():
+    result = FileResult("clip.dcm", "0", "files", "DICOM", 64, 64, clip=FrameResult(-1))
+    assert "end_diastoles" not in file_record(result)
+    result.end_diastoles, result.end_systoles = (3, 33), (14, 45)
+    record = file_record(result)
+    assert (record["end_diastoles"], record["end_systoles"]) == ([3, 33], [14, 45])
+
+
 # Going on where a run stopped
 
 
@@ -235,6 +270,72 @@ def test_a_second_run_does_only_what_is_new(tmp_path, checkpoints, pictures):
     (given / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert predict(given, *options, "--threshold", "0.3").exit_code == 1
     assert "scans/0.png" not in results_of(output)  # what is there is never of other bytes
+
+
+def test_a_file_that_cannot_be_read_keeps_its_earlier_results(tmp_path, checkpoints, pictures, monkeypatch):
+    output, options = tmp_path / "out", models(checkpoints, "classification")
+    predict(pictures, *options, "--output", output)
+    before, records = contents(output / "files"), results_of(output)
+
+    def broken(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(reader, "digest_of", broken)
+    result = predict(pictures, *options, "--output", output)
+    assert result.exit_code == 1 and result.stderr.count("cannot be read (Input/output error)") == 3
+    assert contents(output / "files") == before and results_of(output) == records
+    monkeypatch.undo()
+    assert "3 done before" in predict(pictures, *options, "--output", output).stdout
+
+
+def test_a_source_that_vanishes_while_it_is_written_does_not_stop_the_others(tmp_path, checkpoints, monkeypatch):
+    given = tmp_path / "scans"
+    for number in range(2):
+        save_png(given / f"{number}.png", drawn(120, 160, HEAD))
+    lost = save(make_dicom(drawn(120, 160, HEAD), "RGB"), given / "0.dcm")
+    write = file_folder.FileFolder._write_dicom
+
+    def late(self, *args):
+        lost.unlink()
+        write(self, *args)
+
+    monkeypatch.setattr(file_folder.FileFolder, "_write_dicom", late)
+    output = tmp_path / "out"
+    result = predict(given, *models(checkpoints, "segmentation"), "--output", output)
+    assert result.exit_code == 1 and "cannot be written" not in result.stderr
+    assert result.stderr.startswith("scans/0.dcm: was removed") and result.stderr.count("\n") == 1
+    assert set(results_of(output)) == {"scans/0.png", "scans/1.png"}
+    assert not list((output / "files").glob(".*"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_another_file_of_the_same_name_replaces_nothing(tmp_path, checkpoints, pictures, packed):
+    def given(patient, picture):
+        if not packed:
+            folder = tmp_path / patient / "US"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "IM1.png").write_bytes((pictures / picture).read_bytes())
+            return folder
+        path = tmp_path / patient / "US.zip"
+        path.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(pictures / picture, "IM1.png")
+        return path
+
+    output = tmp_path / "out"
+    options = (*models(checkpoints, "classification"), "--output", output)
+    assert predict(given("A", "0.png"), *options).exit_code == 0
+    before = contents(output / "files")
+    result = predict(given("B", "1.png"), *options)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    name = "US.zip/IM1.png" if packed else "US/IM1.png"
+    assert f"results of another file that is called {name}" in result.stderr and "--output" in result.stderr
+    assert contents(output / "files") == before
+    assert "1 done before" in predict(given("B", "0.png"), *options).stdout  # the same bytes
+    assert "1 file analysed" in predict(given("A", "1.png"), *options).stdout  # the file has changed
+    if not packed:
+        assert predict(tmp_path / "B", *options).exit_code == 0
+        assert set(results_of(output)) == {"US/IM1.png", "B/US/IM1.png"}
 
 
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGKILL])

@@ -25,8 +25,8 @@ from .reading_dicom_header import (
     read_frame_times,
     read_metadata,
     read_modality,
-    read_pixel_spacing,
     read_regions,
+    read_spacing,
 )
 from .reading_dicom_pixels import check_stream, colour_to_rgb, find_decoder, plane_to_rgb, plugin_of
 from .reading_record import (
@@ -154,7 +154,7 @@ def _read_dataset(path: Path, dataset: Dataset, every: int, max_frames: int | No
     regions, region_spacing = read_regions(dataset, height, width)
     return UltrasoundRecord(
         frames=frames,
-        spacing=region_spacing or read_pixel_spacing(dataset),
+        spacing=read_spacing(dataset, regions, region_spacing),
         regions=regions,
         modality=read_modality(dataset),
         frame_times_ms=frame_times,

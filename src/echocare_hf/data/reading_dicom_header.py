@@ -5,12 +5,13 @@ C.7.6.16 (functional groups). Regions and times are copied as the file states th
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, EnhancedUSVolumeStorage
 
-from .reading_record import Modality, Spacing, UltrasoundRegion, clean_spacing, one_line
+from .reading_record import MIN_SIDE, Modality, Spacing, UltrasoundRegion, clean_spacing, one_line, scales_differ
 
 SPATIAL_FORMATS = {0: "None", 1: "2D", 2: "M-Mode", 3: "Spectral", 4: "Waveform", 5: "Graphics"}
 DATA_TYPES = {
@@ -89,8 +90,9 @@ def read_regions(dataset: Dataset, height: int, width: int) -> tuple[tuple[Ultra
 
     Returns:
         The regions in file order, cut to the grid; those wholly outside it and those without whole coordinates are
-        left out. Then `(row_mm, column_mm)` of the largest 2D region, tissue before other data; None if there is none
-        in centimetres, or if it reached beyond the grid by more than one pixel. Such a region was written for another
+        left out. Then `(row_mm, column_mm)` of the largest 2D region, tissue before other data; None if that states
+        none in centimetres, if 2D regions differ in it (`scales_differ`), since no one number holds for the grid, or
+        if the region reached beyond the grid by more than one pixel. Such a region was written for another
         grid: pydicom's `ybr_color` example was halved to 320 x 240 while its region still tells 640 x 480, so its
         stated spacing is half the true one. (One pixel is forgiven: scanners write the exclusive end.)
     """
@@ -112,12 +114,12 @@ def read_regions(dataset: Dataset, height: int, width: int) -> tuple[tuple[Ultra
             clipped=clipped[1],
         )
         regions.append(region)
-        if spatial_format == 1 and region.spacing is not None:
+        if spatial_format == 1 and min(x1 + 1 - x0, y1 + 1 - y0) >= MIN_SIDE:
             is_of_this_grid = x1 + 1 <= width + 1 and y1 + 1 <= height + 1
             area = (x1 + 1 - x0) * (y1 + 1 - y0)
             candidates.append((data_type == 1, area, region.spacing if is_of_this_grid else None))
     best = max(candidates, key=lambda candidate: candidate[:2], default=None)
-    return tuple(regions), best[2] if best else None
+    return tuple(regions), best[2] if best and not scales_differ(regions) else None
 
 
 def read_pixel_spacing(dataset: Dataset) -> Spacing | None:
@@ -127,6 +129,13 @@ def read_pixel_spacing(dataset: Dataset) -> Spacing | None:
         if values is not None and not isinstance(values, str) and len(values) == 2:
             return clean_spacing(values[0], values[1])
     return None
+
+
+def read_spacing(
+    dataset: Dataset, regions: Sequence[UltrasoundRegion], region_spacing: Spacing | None
+) -> Spacing | None:
+    """The spacing of the whole grid: that of `read_regions`, else Pixel Spacing, unless the 2D regions differ in it."""
+    return None if scales_differ(regions) else region_spacing or read_pixel_spacing(dataset)
 
 
 def is_image_class(sop_class: str) -> bool:

@@ -27,7 +27,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from .reading_dicom import DAMAGE, check_header, named_damage, not_dicom
 from .reading_dicom_fragments import Fragments, find_fragments
-from .reading_dicom_header import read_frame_times, read_metadata, read_modality, read_pixel_spacing, read_regions
+from .reading_dicom_header import read_frame_times, read_metadata, read_modality, read_regions, read_spacing
 from .reading_dicom_pixels import check_stream, colour_to_rgb, find_decoder, grey_range, plane_to_rgb, plugin_of
 from .reading_intensity import ValueRange
 from .reading_record import UnreadableFileError, check_finite, count_invalid, pick_frames
@@ -84,7 +84,7 @@ def open_dicom(path: Path, every: int = 1, max_frames: int | None = None, force:
             num_frames=None if total is None else len(pick_frames(total, every, max_frames)),
             is_clip=total != 1,
             make_frames=make_frames,
-            spacing=region_spacing or read_pixel_spacing(dataset),
+            spacing=read_spacing(dataset, regions, region_spacing),
             regions=regions,
             modality=read_modality(dataset),
             metadata=metadata | ({} if total is None else {"num_frames": total}),

@@ -55,6 +55,39 @@ class UltrasoundRegion:
     clipped: bool
 
 
+def scales_differ(regions: Iterable[UltrasoundRegion]) -> bool:
+    """Whether no one spacing holds for all 2D regions of a file: images side by side, each of a depth of its own.
+
+    Args:
+        regions: as the file states them. Those that are not 2D, or too small to be an image, do not matter.
+
+    Returns:
+        True if two of them state spacings more than 0.1 % apart, or if some state one and others none. A region without one inside
+        the largest, as a colour box often is, has that one's.
+    """
+    shown = [each for each in regions if each.spatial_format == "2D" and min(_sides(each.box)) >= MIN_SIDE]
+    if len(shown) < 2 or all(each.spacing is None for each in shown):
+        return False
+    main = max(shown, key=lambda each: math.prod(_sides(each.box)))
+    if main.spacing is None:
+        return True
+    for each in shown:
+        if each.spacing is None:
+            if not _is_within(each.box, main.box):
+                return True
+        elif not all(math.isclose(*pair, rel_tol=1e-3) for pair in zip(each.spacing, main.spacing, strict=True)):
+            return True
+    return False
+
+
+def _sides(box: tuple[int, int, int, int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _is_within(inner: tuple[int, int, int, int], outer: tuple[int, int, int, int]) -> bool:
+    return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
+
+
 @dataclass(frozen=True, eq=False)
 class UltrasoundRecord:
     """One ultrasound file: an image, a cine loop or a sweep.
@@ -62,7 +95,7 @@ class UltrasoundRecord:
     Attributes:
         frames: uint8, `(num_frames, height, width, 3)`, RGB, 0..255, at least one frame of at least 8 x 8 pixels.
         spacing: `(row_mm, column_mm)`, millimetres per pixel down and across, both above 0; None if the file does not
-            say, or says it of another grid.
+            say, says it of another grid, or has 2D regions that differ in it.
         regions: the calibrated regions of a DICOM file, in its order; empty for other formats.
         modality: as far as the file itself tells: "B-mode", "Doppler", "M-mode", "CEUS", "elastography" or "unknown".
             Nothing is guessed from pixels.

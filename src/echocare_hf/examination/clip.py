@@ -5,8 +5,8 @@
         summary.add(frame)
     findings = summary.finish()
 
-Anatomy scores are smoothed over time (`over_time.py`). Frames whose familiarity is below the limit count for nothing. Kept are numbers
-only, a few hundred bytes a frame.
+Anatomy scores are smoothed over time (`over_time.py`). Frames whose familiarity is below the limit count for nothing; those whose
+familiarity is not known count. Kept are numbers only, a few hundred bytes a frame.
 
 The left ventricle's end-diastole, end-systole and ejection fraction come from measurements "area" and "long axis" (the longest extent of
 the mask, or the ellipse's long axis) of what stands for the node `left_ventricle`; see `cycles.py`.
@@ -61,11 +61,14 @@ class ClipFindings:
     end_systoles: tuple[int, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
-    def frame_paths(self) -> Iterator[tuple[int, tuple[str, ...], float]]:
-        """Of each frame in order: its index, the names of its smoothed path from the region down, and the last node's score."""
+    def frame_paths(self) -> Iterator[tuple[int, Label | None]]:
+        """Of each frame in order: its index, and the last node of its smoothed path with the path to it; None for no path."""
         for index, node, score in zip(self.frames, self.deepest, self.scores, strict=True):
-            names = () if node < 0 else tuple(self.tree.names[step] for step in self.tree.path_nodes(int(node)))
-            yield int(index), names, float(score)
+            if node < 0:
+                yield int(index), None
+            else:
+                names = tuple(self.tree.names[step] for step in self.tree.path_nodes(int(node)))
+                yield int(index), Label(names[-1], float(score), self.tree.ids[node], names)
 
 
 class _Quantity(NamedTuple):
@@ -113,6 +116,7 @@ class ClipSummary:
         self._objects: dict[str, tuple[float, int]] = {}
         self._unknown: set[str] = set()
         self._has_anatomy = False
+        self._num_asked = 0
 
     def add(self, frame: FrameResult) -> None:
         """The next frame.
@@ -123,6 +127,7 @@ class ClipSummary:
         if self._indices and frame.index <= self._indices[-1]:
             raise ValueError(f"frame {frame.index} comes after frame {self._indices[-1]}: add frames in their order")
         place = len(self._indices)
+        self._num_asked += frame.familiarity is not None
         counts = frame.familiarity is None or frame.familiarity >= self.least_familiarity
         self._indices.append(frame.index)
         self._times.append(float("nan") if frame.time_ms is None else frame.time_ms)
@@ -176,7 +181,10 @@ class ClipSummary:
         if self._unknown:
             findings.warnings.append(f"labels that the anatomy tree does not have: {', '.join(sorted(self._unknown))}")
         if len(frames) and not counted.all():
-            findings.warnings.append(f"{(~counted).sum()} of {len(frames)} frames are unfamiliar and do not count")
+            of, others = (f"{len(frames)} frames", "")
+            if self._num_asked < len(frames):
+                of, others = f"{self._num_asked} frames looked at", "; those not looked at do"
+            findings.warnings.append(f"{(~counted).sum()} of {of} are unfamiliar and do not count{others}")
         if self._has_anatomy and counted.any():
             mean = np.zeros(len(self.tree))
             mean[nodes] = smoothed[counted].mean(0)

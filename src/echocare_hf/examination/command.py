@@ -19,7 +19,7 @@ from .file_folder import Outputs
 from .inputs import InputFile, find_inputs
 from .report_model import load_report_model, split_report_models
 from .report_writer import ReportWriter
-from .writing import INPUTS_FOLDER, ResultFolder, check_output
+from .writing import INPUTS_FOLDER, ResultFolder, check_names, check_output
 
 MOST_FAILURES = 20
 """Files that are named at the end; all are in failed.csv."""
@@ -92,6 +92,7 @@ def run_command(
         work = output / INPUTS_FOLDER
         files, problems = find_inputs(given, work, without=[output], tell=say, progress=bars.stage)
         bars.close()
+        check_names(output, files)
         folder = ResultFolder(output, examination.models, told, outputs, examination.threshold)
         folder.failed += [(problem.name, problem.reason) for problem in problems]
         start = time.perf_counter()

@@ -77,10 +77,11 @@ class Finished:
 
 @dataclass(eq=False)
 class Failed:
-    """A file that could not be analysed to its end, and why, in one line."""
+    """A file that could not be analysed to its end, and why, in one line; `is_unread` if its bytes cannot be read, whatever they are."""
 
     file: InputFile
     reason: str
+    is_unread: bool = False
 
 
 @dataclass(eq=False)

@@ -20,7 +20,8 @@ from .clip_video import ClipVideo
 from .events import Analysed, Finished, Opened
 from .label_map_file import LabelMapFile
 from .overlays import Style, clip_picture, clip_size, quantity_text, still_picture, within
-from .records import Record, file_record, frame_from_record, frame_record
+from .reader import is_still
+from .records import Record, file_record, frame_from_record, frame_record, label_record
 from .report_draft import draft_record
 from .report_text import draft_text
 from .results import FrameResult
@@ -58,6 +59,10 @@ class Outputs:
     dicom: bool = True
     every_mask: bool = False
     surroundings: bool = False
+
+
+class SourceLostError(Exception):
+    """The file that results are of is not there any more, or not what it was."""
 
 
 class FileFolder:
@@ -150,7 +155,8 @@ class FileFolder:
         """Writes what needs all frames, and result.json; `run` is put into that. Returns the record."""
         with self._stack:
             if self._lines is not None:
-                self._lines.flush()
+                self._lines.close()
+                self._add_smoothed(event)
                 self._note("frames", "frames.jsonl")
                 frames = self._write_clip(event)
                 still = None
@@ -222,6 +228,18 @@ class FileFolder:
             self._note("key_frames", "key_frames.png")
             self._write_preview(next(iter(pictures.values())))
         return frames
+
+    def _add_smoothed(self, event: Finished) -> None:
+        """Adds each frame's path, smoothed over time, to its line: it is known when all frames are."""
+        if event.clip is None or all(facts.task != "anatomy" for facts in self.result.models.values()):
+            return
+        path, whole = self.folder / "frames.jsonl", self.folder / ".frames.jsonl"
+        with path.open("rb") as lines, whole.open("wb") as target:
+            for place, (line, (_, label)) in enumerate(zip(lines, event.clip.frame_paths(), strict=True)):
+                text = json.dumps(None if label is None else label_record(label), allow_nan=False)
+                size = target.write(line.rstrip()[:-1] + f', "smoothed": {text}}}\n'.encode())
+                self._line_starts[place + 1] = self._line_starts[place] + size
+        whole.replace(path)
 
     def _key_text(self, index: int, frames: Sequence[FrameResult]) -> str:
         shown = [name.replace("_", " ") for name, frame in self.result.key_frames.items() if frame == index]
@@ -323,9 +341,13 @@ class FileFolder:
         """Notes that a DICOM object cannot be made, which must not cost the other results."""
         try:
             yield
-        except OSError:
-            raise  # a full disk stops the run
         except Exception as error:
+            if not is_still(self.opened.file.path, self.result.sha256):
+                raise SourceLostError(
+                    "was removed, changed or cannot be read any more; run the command again"
+                ) from error
+            if isinstance(error, OSError):
+                raise  # a full disk stops the run
             text = one_line(str(error) or type(error).__name__).replace(str(self.opened.file.path), self.result.name)
             if not isinstance(error, (ValueError, ImportError)):
                 text = f"{type(error).__name__}: {text}"
@@ -348,4 +370,4 @@ class FileFolder:
         self.result.outputs[key] = f"{self.place}/{name}"
 
 
-__all__ = ["FileFolder", "Outputs", "folder_name"]
+__all__ = ["FileFolder", "Outputs", "SourceLostError", "folder_name"]

@@ -6,11 +6,12 @@ A file each beside this one says what a kind of input means: `inputs_places` (fo
 (image or not), `inputs_dicom` (study, DICOMDIR), `dicom_node` and `dicomweb` (the network, only hosts that the user names).
 """
 
+import hashlib
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from echocare_hf.curation.fetched import without_secrets
@@ -32,11 +33,13 @@ class InputFile:
         name: as the user named it, relative to what was given ("study.zip/IM0001", "PAT1/S2/IM3.dcm"); unique in a run.
         study: what files are put together by: 12 hexadecimal digits of the Study Instance UID's SHA-256 for DICOM, else the folder's
             name, or "files" for a file that was named itself. Safe as a file name.
+        source: 12 hexadecimal digits of the SHA-256 of where it came from, "" if that is not known. The same in each run.
     """
 
     path: Path
     name: str
     study: str
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ def find_inputs(
     if count := passed_over.total():
         tell(f"{count:,} file{'s are no images' if count > 1 else ' is no image'}")
     return (
-        [InputFile(file.path, name, study) for (file, study), name in zip(inputs, _unique(inputs), strict=True)],
+        [
+            InputFile(file.path, name, study, _source_key(file))
+            for (file, study), name in zip(inputs, _unique(inputs), strict=True)
+        ],
         [InputProblem(problem.name, problem.reason) for problem in problems],
     )
 
@@ -115,6 +121,10 @@ def _folder_key(name: str) -> str:
     """The folder of a file as a file name of its own."""
     folder = str(PurePosixPath(name).parent)
     return "files" if folder == "." else re.sub(r"[^\w.-]+", "_", folder).strip("_.")[:80] or "files"
+
+
+def _source_key(file: NamedFile) -> str:
+    return hashlib.sha256(file.origin.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _unique(inputs: Sequence[tuple[NamedFile, str]]) -> list[str]:

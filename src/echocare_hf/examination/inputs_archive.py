@@ -27,7 +27,10 @@ def open_archive(file: NamedFile, work: Path) -> tuple[list[NamedFile], list[Pro
         OSError: if the disk is full.
     """
     found, drops = open_container(FoundFile("", file.name, str(file.path), file.path.stat().st_size), work)
-    members = [NamedFile(Path(member.path), _plain(member.name), file.given) for member in found]
+    members = [
+        NamedFile(Path(each.path), _plain(each.name), file.given, source=f"{file.origin}!{_plain(each.name)}")
+        for each in found
+    ]
     problems = []
     for drop in drops:
         reason = _NOT_OPENED.get(drop.reason) or drop.detail.removeprefix(f"{drop.name}: ")

@@ -20,12 +20,19 @@ class NamedFile(NamedTuple):
         name: as the user named it, relative to what was given, with forward slashes.
         given: number of what was given that it was found in.
         is_named: whether the user named this very file.
+        source: where it came from if not from `path`: inside an archive, or over the network.
     """
 
     path: Path
     name: str
     given: int
     is_named: bool = False
+    source: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, the same in each run, though what is unpacked or fetched may lie elsewhere."""
+        return self.source or str(self.path.resolve())
 
 
 class Problem(NamedTuple):

@@ -1,6 +1,7 @@
 """From what a user names to single files: folders, globs and links here, archives, discs and the network behind their own files."""
 
 import glob
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from .inputs_archive import open_archive
 from .inputs_dicom import is_disc, missing_reason, references, same_name
 from .inputs_found import NamedFile, Problem, Progress
 from .inputs_network import fetch_study
+from .results import RUN_FILE, SCHEMA
 
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "lost+found", "@eadir"}
 
@@ -47,6 +49,8 @@ def open_places(
         count, lost_before = 0, len(problems)
         for file in _files_of(root, label, skipped, problems):
             count += 1
+            if root.label is not None:
+                file = file._replace(source=f"network:{file.name}")
             place = file.path.resolve()
             if not is_archive(file.path.name):
                 found.setdefault(place, file)
@@ -57,6 +61,10 @@ def open_places(
                 problems += lost
                 found |= {member.path: member for member in members}
         if count == 0 and len(problems) == lost_before and root.label is None:
+            if is_results(root.path):
+                if not root.is_named:
+                    continue
+                raise ValueError(f"{given[root.given]}: holds results of echocare predict; give the images")
             raise ValueError(f"{given[root.given]}: holds no files; give the folder that holds the images")
     return list(found.values()), problems
 
@@ -83,8 +91,17 @@ def _roots(number: int, text: str, work: Path, problems: list[Problem], progress
         raise FileNotFoundError(f"{text}: {what}; check the path")
     # "**" also finds what lies in the folders that it finds.
     for match in matches:
-        if not ("**" in text and Path(match).is_dir()):
+        if not ("**" in text and Path(match).is_dir()) and not any(map(is_results, Path(match).absolute().parents)):
             yield _Root(Path(match), number, False)
+
+
+def is_results(folder: Path) -> bool:
+    """Whether a folder holds results of this command, which are pictures but no images to analyse."""
+    try:
+        run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no such file, or somebody else's
+        return False
+    return isinstance(run, dict) and str(run.get("schema", "")).startswith(SCHEMA.partition("/")[0] + "/")
 
 
 def _labels(roots: Sequence[_Root]) -> list[str]:
@@ -141,7 +158,7 @@ def _walk(
     except OSError as error:
         problems.append(_unreachable(given, label, folder, error))
         return
-    if (identity.st_dev, identity.st_ino) in seen or folder.resolve() in skipped:
+    if (identity.st_dev, identity.st_ino) in seen or folder.resolve() in skipped or is_results(folder):
         return
     seen.add((identity.st_dev, identity.st_ino))
     for entry in entries:

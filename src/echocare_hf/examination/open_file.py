@@ -28,7 +28,7 @@ class OpenFile:
         models: of the run.
         tree: of the anatomy labels.
         threshold: smallest score of a node on a path.
-        least_familiarity: frames of a clip below it count for nothing.
+        least_familiarity: frames of a clip below it count for nothing but with models of clips, which take frames of the whole clip.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class OpenFile:
         self._samples: dict[str, ClipSample[Tensor]] = {}
         self._summary: ClipSummary | None = None
         self._still: FrameResult | None = None
-        self._num_warned = 0
+        self._num_asked = self._num_warned = 0
         self._is_in_pixels = False
         if opened.is_clip:
             self._samples = {model.name: ClipSample(model.config.num_frames) for model in self._video}
@@ -77,6 +77,7 @@ class OpenFile:
         )
         result = self.result
         result.num_frames += 1
+        self._num_asked += found.familiarity is not None
         self._num_warned += bool(found.warnings)
         if found.familiarity is not None:
             result.familiarity = min(found.familiarity, 1.0 if result.familiarity is None else result.familiarity)
@@ -92,7 +93,8 @@ class OpenFile:
         """What all frames show together."""
         result, clip = self.result, None
         seen: dict[str, SeenClip] = {}
-        if self._is_in_pixels and result.spacing is None:
+        is_said = any("in pixels" in warning for warning in result.warnings)
+        if self._is_in_pixels and result.spacing is None and not is_said:
             result.warnings.append("states no pixel spacing that can be used: lengths and areas are in pixels")
         if self._summary is None:
             still = self._still
@@ -104,12 +106,17 @@ class OpenFile:
         else:
             clip = self._summary.finish()
             result.anatomy_path, result.key_frames = clip.anatomy_path, dict(clip.key_frames)
+            result.end_diastoles, result.end_systoles = clip.end_diastoles, clip.end_systoles
             seen = self._seen_clips()
             result.clip = self._clip_findings(clip, seen)
             result.measurements += result.clip.measurements
             result.warnings += clip.warnings
+            if self._video and not clip.counted.all():
+                names = ", ".join(model.name for model in self._video)
+                result.warnings.append(f"{names}: takes frames of the whole clip, unfamiliar ones too")
             if self._num_warned:
-                share = f"{self._num_warned} of {result.num_frames} frames"
+                is_all = self._num_asked == result.num_frames
+                share = f"{self._num_warned} of {self._num_asked} frames{'' if is_all else ' looked at'}"
                 result.warnings.append(f"{share} are unlike what the models know; frames.jsonl says which")
         result.seconds = time.perf_counter() - self.opened.started
         return Finished(result, clip, seen=seen)

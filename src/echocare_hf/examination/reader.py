@@ -3,8 +3,9 @@
 import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class End:
     file: InputFile | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Reader:
     """Reads files one after the other.
 
@@ -72,6 +73,7 @@ class Reader:
     every: int = 1
     max_frames: int | None = None
     warnings: tuple[str, ...] = ()
+    _digest: str | None = field(default=None, init=False)
 
     def read_all(
         self, files: Iterable[InputFile], queue: Handover[Any], is_done: Callable[[InputFile, str], bool] | None
@@ -85,7 +87,11 @@ class Reader:
                 try:
                     self._read(file, queue, is_done)
                 except _READING_ERRORS as error:
-                    queue.put(Failed(file, reason_of(file, error)))
+                    queue.put(
+                        Failed(
+                            file, reason_of(file, error), self._digest is None or not is_still(file.path, self._digest)
+                        )
+                    )
             queue.put(End())
         except HandoverClosed:
             return
@@ -94,8 +100,8 @@ class Reader:
 
     def _read(self, file: InputFile, queue: Handover[Any], is_done: Callable[[InputFile, str], bool] | None) -> None:
         started = time.perf_counter()
-        with file.path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        self._digest = None
+        digest = self._digest = digest_of(file.path)
         if is_done is not None and is_done(file, digest):
             queue.put(Skipped(file))
             return
@@ -139,6 +145,24 @@ class Reader:
         )
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        OSError: if they cannot be read.
+    """
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def is_still(path: Path, digest: str) -> bool:
+    """Whether a file is there, can be read, and has the bytes that it had."""
+    try:
+        return digest_of(path) == digest
+    except OSError:
+        return False
+
+
 def reason_of(file: InputFile, error: BaseException) -> str:
     """Why a file failed, in one line that does not repeat where it lies."""
     if isinstance(error, MemoryError):
@@ -153,4 +177,4 @@ def reason_of(file: InputFile, error: BaseException) -> str:
     return text if expected else f"{type(error).__name__}: {text}"
 
 
-__all__ = ["End", "Read", "Reader", "reason_of"]
+__all__ = ["End", "Read", "Reader", "digest_of", "is_still", "reason_of"]

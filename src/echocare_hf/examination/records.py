@@ -118,6 +118,9 @@ def file_record(result: FileResult, still: FrameResult | None = None) -> Record:
     if result.clip is not None:
         record["key_frames"] = dict(result.key_frames)
         record["clip"] = frame_record(result.clip)
+        for name, frames in (("end_diastoles", result.end_diastoles), ("end_systoles", result.end_systoles)):
+            if frames:
+                record[name] = list(frames)
     return record
 
 

@@ -1,8 +1,8 @@
 """What of a file's grid is analysed: the ultrasound region, as the DICOM header states it and the pixels of the first frames show it.
 
 It is decided once for a file, so that all its frames have one geometry. A header that states regions says where 2D images are; spectral
-and M-mode regions are not analysed. Within that, or within the whole grid, the region is the convex hull of the echoes, as in curation;
-where none stands out, it is all of it.
+and M-mode regions beside them are left out; a file that states no 2D region is analysed whole. Within that, or within the whole grid,
+the region is the convex hull of the echoes, as in curation; where none stands out, it is all of it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from echocare_hf.data.reading_record import MIN_SIDE, Spacing, UltrasoundRegion
+from echocare_hf.data.reading_record import MIN_SIDE, Spacing, UltrasoundRegion, scales_differ
 
 from .results import Box
 
@@ -93,14 +93,17 @@ def find_region(
     Args:
         frames: the first frames, each uint8 `(height, width, 3)`; one at least.
         regions: that the file states.
-        spacing: millimetres per pixel, if known.
+        spacing: millimetres per pixel, if known. It is left out, with a warning, where the 2D regions differ in it.
         search: False to take the whole grid.
 
     Raises:
         ImportError: if the pixels have to be looked at and SciPy is not installed.
     """
     height, width = frames[0].shape[:2]
-    whole = Region(height, width, (0, 0, width, height), spacing=spacing)
+    notes: tuple[str, ...] = ()
+    if scales_differ(regions):
+        spacing, notes = None, (_scales_text(regions),)
+    whole = Region(height, width, (0, 0, width, height), spacing=spacing, warnings=notes)
     if not search:
         return whole
     try:
@@ -113,6 +116,7 @@ def find_region(
             'finding the ultrasound region needs SciPy: pip install "echocare-hf[predict]", or give --no-region'
         ) from error
     stated, warnings = _stated_box(regions)
+    warnings += notes
     x0, y0, x1, y1 = stated or whole.box
     light = brightness(frames[0][y0:y1, x0:x1])
     for frame in frames[1:]:
@@ -141,6 +145,15 @@ def _stated_box(regions: Sequence[UltrasoundRegion]) -> tuple[Box | None, tuple[
     if formats:
         return None, (f"states {' and '.join(formats)} regions but no 2D image: the models know 2D images",)
     return None, ()
+
+
+def _scales_text(regions: Sequence[UltrasoundRegion]) -> str:
+    shown = [region for region in regions if region.spatial_format == "2D" and min(_sides(region.box)) >= MIN_SIDE]
+    texts = ["none" if each.spacing is None else f"{each.spacing[0]:.3g} x {each.spacing[1]:.3g} mm" for each in shown]
+    return (
+        f"states 2D regions of different spacing ({', '.join(dict.fromkeys(texts))}): no one number holds for all of "
+        "the image, so lengths and areas are in pixels"
+    )
 
 
 def _sides(box: Box) -> tuple[int, int]:

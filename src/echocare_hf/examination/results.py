@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .report_draft import ExaminationDraft
 
 SCHEMA = "echocare-examination/1"
+RUN_FILE = "run.json"
+"""Marks a folder as one of results."""
 
 MILLIMETRE, SQUARE_MILLIMETRE, PIXEL, SQUARE_PIXEL = "mm", "mm2", "{pixels}", "{pixels}2"
 RATIO, PERCENT, MILLISECOND = "1", "%", "ms"
@@ -172,6 +174,7 @@ class FileResult:
             measurements over the cycle (frame None).
         anatomy_path: the most likely path over all frames, from the region down.
         key_frames: id of a node, or label, to the index of the frame that shows it best.
+        end_diastoles, end_systoles: indices of frames, one each a heart cycle; empty where no cycle was measured.
         measurements: of stills and of key frames, and of the clip: what a report would list.
         familiarity: lowest of the analysed frames (0 to 1), None if not asked.
         warnings: one line each.
@@ -194,6 +197,8 @@ class FileResult:
     clip: FrameResult | None = None
     anatomy_path: tuple[Label, ...] = ()
     key_frames: dict[str, int] = field(default_factory=dict)
+    end_diastoles: tuple[int, ...] = ()
+    end_systoles: tuple[int, ...] = ()
     measurements: list[Measurement] = field(default_factory=list)
     familiarity: float | None = None
     warnings: list[str] = field(default_factory=list)

@@ -24,22 +24,19 @@ from echocare_hf.data.reading_record import one_line
 from echocare_hf.files import written_beside
 
 from .events import Analysed, Event, Failed, Finished, Opened, Skipped
-from .file_folder import FileFolder, Outputs, folder_name
+from .file_folder import FileFolder, Outputs, SourceLostError, folder_name
 from .handover import Handover, HandoverClosed
 from .inputs import InputFile
 from .models import LoadedModel
 from .overlays import Style
 from .page import write_pages
+from .reader import digest_of
 from .records import Record
-from .results import SCHEMA
+from .results import RUN_FILE, SCHEMA
 from .tables import FAILED_COLUMNS, SUMMARY_COLUMNS, summary_rows
 
 QUEUE_BYTES = 128 * 1024**2
 """Of the frames that wait to be drawn and written."""
-
-RUN_FILE = "run.json"
-"""Marks a folder as one of results."""
-
 
 INPUTS_FOLDER = ".inputs"
 """What archives and network sources were unpacked to, inside the output folder; removed at the end of a run."""
@@ -190,7 +187,7 @@ class ResultFolder:
             partial = self._files / f".{name}.partial-{os.getpid()}"
             self._current = FileFolder(event, partial, f"files/{name}", self.style, self.outputs)
         elif isinstance(event, Failed):
-            self._fail(event.file.name, event.reason)
+            self._fail(event.file.name, event.reason, event.is_unread)
         elif isinstance(event, Skipped):
             self.done += 1
             self.skipped += 1
@@ -200,6 +197,8 @@ class ResultFolder:
                 self._add(self._current, event)
             except OSError:
                 raise
+            except SourceLostError as error:
+                self._fail(name, str(error), is_unread=True)
             except Exception as error:
                 if os.environ.get("ECHOCARE_DEBUG"):
                     raise
@@ -209,7 +208,7 @@ class ResultFolder:
         if isinstance(event, Analysed):
             folder.add(event)
             return
-        folder.finish(event, self.run)
+        folder.finish(event, {**self.run, "source": folder.opened.file.source})
         target = self._files / folder_name(folder.result.name)
         if target.exists():
             shutil.rmtree(target)
@@ -218,10 +217,10 @@ class ResultFolder:
         self.failed += [(folder.result.name, problem) for problem in folder.problems]
         self.done += 1
 
-    def _fail(self, name: str, reason: str) -> None:
+    def _fail(self, name: str, reason: str, is_unread: bool = False) -> None:
         self._drop()
         former = self._files / folder_name(name)
-        if former.exists():
+        if former.exists() and not is_unread:  # else the file may be what it was
             shutil.rmtree(former)  # of other bytes or options: no result of this file as it is now
         self.failed.append((name, reason))
 
@@ -276,6 +275,32 @@ def check_output(output: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def check_names(output: Path, files: Sequence[InputFile]) -> None:
+    """Refuses files that would replace results of files from elsewhere, whose names are the same.
+
+    Raises:
+        ValueError: naming the first of them and the results.
+    """
+    for file in files:
+        folder = output / "files" / folder_name(file.name)
+        record = _read_record(folder / "result.json")
+        if record is None or record.get("name") != file.name:
+            continue
+        former = record.get("run", {}).get("source")
+        if not former or not file.source or former == file.source:
+            continue
+        try:
+            is_same = digest_of(file.path) == record.get("sha256")
+        except OSError:
+            continue  # it will be a failed file, which replaces nothing
+        if not is_same:
+            place = file.name if INPUTS_FOLDER in file.path.parts else file.path
+            raise ValueError(
+                f"{place}: {folder} holds results of another file that is called {file.name} too, from elsewhere; "
+                "give another --output, or name the folder above, so that names differ"
+            )
+
+
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
     """Tells in one line that the folder cannot be written."""
@@ -323,4 +348,4 @@ def _locked(path: Path) -> Any:
     return file
 
 
-__all__ = ["INPUTS_FOLDER", "OutputError", "ResultFolder", "check_output"]
+__all__ = ["INPUTS_FOLDER", "OutputError", "ResultFolder", "check_names", "check_output"]
