@@ -403,6 +403,16 @@ def test_initial_weights_are_where_the_run_starts(files, uninterrupted, tmp_path
     )
 
 
+def test_a_run_takes_the_width_of_the_image_decoder_from_its_initial_weights(files, uninterrupted, tmp_path):
+    sizes = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "anatomy_hidden_size": 16}
+    made = EchoCareConfig.preset("tiny", **sizes, decoder_type="multi_scale", decoder_hidden_size=12)
+    EchoCareForPreTraining(made).save_pretrained(tmp_path / "made")
+    config = json.dumps({**sizes, "decoder_type": "multi_scale", "decoder_hidden_size": 6})
+    more = ["--config", config, "--initial_weights", tmp_path / "made", "--steps", "1", "--warmup_steps", "0"]
+    assert pretrain.main(arguments(files, tmp_path / "run", *more)) == 0
+    assert weights(tmp_path / "run")["image_decoder.output.weight"].shape[1] == 12
+
+
 TWO = ["--steps", "20", "--precision", "fp32", "--evaluate_every", "10", "--config"]
 NO_DROP = '{"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "anatomy_hidden_size": 16, "drop_path_rate": 0.0}'
 

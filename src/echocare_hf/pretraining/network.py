@@ -124,6 +124,9 @@ def _load(source: str, config: EchoCareConfig) -> EchoCareForPreTraining:
     source = find_checkpoint(source)
     try:
         stored: Any = EchoCareConfig.from_pretrained(source)
+        if config.decoder_type == stored.decoder_type == "multi_scale":
+            # The recipe's width is that of a new decoder.
+            config.decoder_hidden_size = stored.decoder_hidden_size or stored.dense_hidden_size
         loaded: Any = EchoCareForPreTraining.from_pretrained(
             source, config=config, ignore_mismatched_sizes=True, output_loading_info=True
         )

@@ -45,7 +45,10 @@ class Recipe:
 
     preset: str = _value("tiny", "tiny, base or large")
     config: dict = _value({}, "values of EchoCareConfig that differ from the preset")
-    initial_weights: str = _value("", "folder or Hub id of a checkpoint to start from; random weights if not given")
+    initial_weights: str = _value(
+        "",
+        "folder or Hub id of a checkpoint to start from, whose image decoder keeps its width; random weights if not given",
+    )
 
     steps: int = _value(1000, "steps of the optimizer")
     batch_size: int = _value(32, "images a step, over all processes and accumulated parts")
