@@ -55,6 +55,11 @@ class UltrasoundRegion:
     clipped: bool
 
 
+def image_regions(regions: Iterable[UltrasoundRegion]) -> list[UltrasoundRegion]:
+    """The 2D regions that are large enough to be an image, in their order."""
+    return [each for each in regions if each.spatial_format == "2D" and min(_sides(each.box)) >= MIN_SIDE]
+
+
 def scales_differ(regions: Iterable[UltrasoundRegion]) -> bool:
     """Whether no one spacing holds for all 2D regions of a file: images side by side, each of a depth of its own.
 
@@ -65,7 +70,7 @@ def scales_differ(regions: Iterable[UltrasoundRegion]) -> bool:
         True if two of them state spacings more than 0.1 % apart, or if some state one and others none. A region without one inside
         the largest, as a colour box often is, has that one's.
     """
-    shown = [each for each in regions if each.spatial_format == "2D" and min(_sides(each.box)) >= MIN_SIDE]
+    shown = image_regions(regions)
     if len(shown) < 2 or all(each.spacing is None for each in shown):
         return False
     main = max(shown, key=lambda each: math.prod(_sides(each.box)))

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from echocare_hf.data.reading_record import MIN_SIDE, Spacing, UltrasoundRegion, scales_differ
+from echocare_hf.data.reading_record import MIN_SIDE, Spacing, UltrasoundRegion, image_regions, scales_differ
 
 from .results import Box
 
@@ -137,7 +137,7 @@ def find_region(
 def _stated_box(regions: Sequence[UltrasoundRegion]) -> tuple[Box | None, tuple[str, ...]]:
     """The box around the 2D regions of the file's own grid, None without them, and what to say of it."""
     whole = [region for region in regions if not region.clipped]
-    boxes = [region.box for region in whole if region.spatial_format == "2D" and min(_sides(region.box)) >= MIN_SIDE]
+    boxes = [region.box for region in image_regions(whole)]
     if boxes:
         x0, y0, x1, y1 = zip(*boxes, strict=True)
         return (min(x0), min(y0), max(x1), max(y1)), ()
@@ -148,16 +148,12 @@ def _stated_box(regions: Sequence[UltrasoundRegion]) -> tuple[Box | None, tuple[
 
 
 def _scales_text(regions: Sequence[UltrasoundRegion]) -> str:
-    shown = [region for region in regions if region.spatial_format == "2D" and min(_sides(region.box)) >= MIN_SIDE]
-    texts = ["none" if each.spacing is None else f"{each.spacing[0]:.3g} x {each.spacing[1]:.3g} mm" for each in shown]
+    spacings = [region.spacing for region in image_regions(regions)]
+    texts = ["none" if each is None else f"{each[0]:.3g} x {each[1]:.3g} mm" for each in spacings]
     return (
         f"states 2D regions of different spacing ({', '.join(dict.fromkeys(texts))}): no one number holds for all of "
         "the image, so lengths and areas are in pixels"
     )
-
-
-def _sides(box: Box) -> tuple[int, int]:
-    return box[2] - box[0], box[3] - box[1]
 
 
 __all__ = ["FIRST_FRAMES", "Region", "find_region"]
