@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from echocare_hf.data.labelled import read_mask
 from echocare_hf.finetuning import Job
@@ -81,11 +83,21 @@ def _masks(job: Job, part: str, predictions: Predictions) -> dict[str, Any]:
     samples = job.parts[part]
     every = tuple(range(len(job.data.class_names)))
     return {
-        "predictions": list(predictions[part]),
-        "references": [read_mask(sample, job.data.mask_values) for sample in samples],
+        "predictions": as_files(predictions[part]),
+        "references": as_files([read_mask(sample, job.data.mask_values) for sample in samples]),
         "class_names": list(job.data.class_names),
         "known_classes": [every if sample.labelled_classes is None else sample.labelled_classes for sample in samples],
     }
+
+
+def as_files(images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """Images or masks, uint8, as an `Image` column holds them. Left to itself it makes PNG files, which takes longer than most metrics."""
+    files = []
+    for image in images:
+        with BytesIO() as file:
+            Image.fromarray(image).save(file, "BMP")
+            files.append({"path": None, "bytes": file.getvalue()})
+    return files
 
 
 def area_under_curve(job: Job, part: str, predictions: Predictions) -> Found:
@@ -219,7 +231,7 @@ def _enhanced(job: Job, part: str, predictions: Predictions) -> list[np.ndarray]
 
 
 def without_reference(name: str, job: Job, part: str, predictions: Predictions) -> Found:
-    return load(name).compute(predictions=_enhanced(job, part, predictions))
+    return load(name).compute(predictions=as_files(_enhanced(job, part, predictions)))
 
 
 def against_reference(name: str, job: Job, part: str, predictions: Predictions) -> Found:
@@ -227,7 +239,8 @@ def against_reference(name: str, job: Job, part: str, predictions: Predictions) 
     if job.data.unpaired:
         return {}
     return load(name).compute(
-        predictions=_enhanced(job, part, predictions), references=[found["reference"] for found in predictions[part]]
+        predictions=as_files(_enhanced(job, part, predictions)),
+        references=as_files([found["reference"] for found in predictions[part]]),
     )
 
 

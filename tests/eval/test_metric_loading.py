@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import evaluate
+import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
+from runner.measures import as_files
 
 METRICS = Path(__file__).resolve().parents[2] / "eval" / "metrics"
 NAMES = sorted(folder.name for folder in METRICS.iterdir() if (folder / f"{folder.name}.py").is_file())
@@ -68,3 +73,11 @@ def test_the_examples_of_the_page_on_evaluation_run():
     run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, cwd=root)
     assert run.returncode == 0, run.stderr
     assert "{'dice': 0.8, 'dice_nodule': 0.8}" in run.stdout and "0.8250 ± 0.0129 (n = 4)" in run.stdout
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_images_reach_a_metric_unchanged(shape):
+    images = [np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8) for seed in range(3)]
+    column = datasets.Image()
+    for image, file in zip(images, as_files(images), strict=True):
+        np.testing.assert_array_equal(np.asarray(column.decode_example(column.encode_example(file))), image)

@@ -29,8 +29,8 @@ def dice_score(
     """
     predicted, true = _checked(prediction, reference, num_classes, ignore_index)
     known = true != ignore_index
-    pairs = true[known] * num_classes + predicted[known]
-    confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    pairs = np.where(known, true * num_classes + predicted, num_classes**2)
+    confusion = np.bincount(pairs.ravel(), minlength=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
     areas = confusion.sum(0) + confusion.sum(1)
     return np.where(areas > 0, 2 * np.diag(confusion) / np.maximum(areas, 1), np.nan)
 
@@ -82,9 +82,7 @@ def normalized_surface_dice(
     known = true != ignore_index
     scores = np.full(num_classes, np.nan)
     for index in range(num_classes):
-        outlines = [
-            _outline(mask == index) * scale for mask in (np.where(known, predicted, -1), np.where(known, true, -1))
-        ]
+        outlines = [_outline((mask == index) & known) * scale for mask in (predicted, true)]
         lengths = [len(outline) for outline in outlines]
         if all(lengths):
             distances = [KDTree(outlines[1 - side]).query(outlines[side])[0] for side in (0, 1)]
@@ -147,10 +145,12 @@ def _checked(
         raise ValueError(f"prediction and reference must both be (height, width) of one size, got {shapes}")
     known = masks[1] != ignore_index
     for name, mask in zip(("prediction", "reference"), masks, strict=True):
-        values = np.unique(mask[known])
-        wrong = values[~np.isin(values, np.arange(num_classes))]
-        if wrong.size:
-            raise ValueError(f"the {name} holds class {wrong[0]}, but classes run from 0 to {num_classes - 1}")
+        whole = mask.dtype.kind in "biu"
+        wrong = known & ((mask < 0) | (mask >= num_classes) if whole else ~np.isin(mask, np.arange(num_classes)))
+        if wrong.any():
+            raise ValueError(
+                f"the {name} holds class {mask[wrong].min()}, but classes run from 0 to {num_classes - 1}"
+            )
     return masks[0].astype(np.int64), masks[1].astype(np.int64)
 
 
