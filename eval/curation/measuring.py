@@ -1,5 +1,6 @@
 """What `echocare curate` made of a planted folder, step by step, as Markdown."""
 
+import csv
 import io
 import json
 from collections import defaultdict
@@ -14,6 +15,7 @@ from planting import PLACES, Truth, planted_strings, read_truth
 from echocare_hf.curation.burnt_text import remove_text
 from echocare_hf.curation.record import FoundFile, Item
 from echocare_hf.curation.region import find_region
+from echocare_hf.curation.report import PERHAPS_NO_ULTRASOUND
 from echocare_hf.data.labelled.fingerprint import NEAR_DISTANCE
 
 ALIKE = 0.95
@@ -110,10 +112,22 @@ def _steps(
         if truth.step not in ("", "text", "audit", "near_copy", "exact_copy") and truth.file_name in kept
     ]
     if wrong:
+        doubtful = _audited(output, PERHAPS_NO_ULTRASOUND)
+        listed = sum(kept[truth.file_name]["id"] in doubtful for truth in wrong)
         lines.append(
-            "Planted and kept: " + ", ".join(f"{truth.what} ({truth.part or truth.step})" for truth in wrong) + "."
+            "Planted and kept: "
+            + ", ".join(f"{truth.what} ({truth.part or truth.step})" for truth in wrong)
+            + f". {listed} of them "
+            f"are on the audit sheet, and {sum(kept[truth.file_name]['id'] in doubtful for truth in good if truth.file_name in kept)} "
+            f"good images of {len(good)}."
         )
     return lines
+
+
+def _audited(output: Path, why: str) -> set[str]:
+    """Ids of the images that are on the audit sheet for a reason."""
+    with (output / "audit.csv").open(encoding="utf-8", newline="") as file:
+        return {row["id"] for row in csv.DictReader(file) if row["why"] == why}
 
 
 def _found(truth: Truth, steps: Sequence[str], drops: dict[str, dict]) -> bool:
@@ -167,7 +181,7 @@ def _details(truths: Sequence[Truth], drops: dict[str, dict]) -> list[str]:
 
 def _text(planted: Path, output: Path, truths: Sequence[Truth], kept: dict[str, dict]) -> list[str]:
     """Whether the letters of burnt-in text are still in the stored pixels, by where they stood."""
-    audit = (output / "audit.csv").read_text(encoding="utf-8")
+    audit = _audited(output, "text")
     lines = ["| text | images | letters gone | on the audit sheet | gone or on the sheet |", "|---|---|---|---|---|"]
     results: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     untouched = []

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from curation_helpers import phantom, save
 from PIL import Image
+from scipy import ndimage
 
-from echocare_hf.curation import CurateOptions, curate
+from echocare_hf.curation import CurateOptions, curate, quality
 from echocare_hf.curation.contact_sheet import write_contact_sheet
+from echocare_hf.curation.record import FoundFile, Item
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,32 @@ def test_a_page_a_class_with_so_many_images(sheet):
     for name in ("liver", "unlabelled"):
         page = (sheet / f"{name}.html").read_text()
         assert page.count("<figure id=") == 3 and "&lt;b&gt;" in page and "<b>&quot;" not in page
+
+
+def test_images_that_look_least_like_ultrasound_have_a_page_of_their_own(tmp_path):
+    scores = {}
+    for number, blur in {0: 1.2, 1: 1.2, 2: 1.2, 3: 0, 4: 0, 7: 1.2}.items():
+        pixels = ndimage.gaussian_filter(phantom(number), (blur, blur, 0))
+        save(tmp_path / f"scans/{number}.png", pixels)
+        kept, _ = quality.drop_other_images([Item(FoundFile("", "", "", 1), 0, pixels)])
+        scores |= {f"{number}.png": one.ultrasound_score for one in kept}
+    doubtful = sorted((name for name in scores if scores[name] < quality.DOUBTFUL), key=scores.get)
+    assert len(doubtful) == 4 and len(scores) == 6 and min(scores.values()) >= quality.shipped_machine().least
+    options = CurateOptions(find_region=False, remove_text=False, contact_images=2, max_side=4096)
+    curate([str(tmp_path / "scans")], tmp_path / "corpus", options)
+
+    with (tmp_path / "corpus/audit.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["why"] == "perhaps no ultrasound"]
+    assert [row["source_path"] for row in rows] == doubtful
+    page = (tmp_path / "corpus/contact_sheet/doubtful.html").read_text()
+    assert [name for name in scores if f" {name}<" in page] == [name for name in scores if name in doubtful[:2]]
+    assert "doubtful.html" in (tmp_path / "corpus/contact_sheet/index.html").read_text()
+    card = (tmp_path / "corpus/README.md").read_text()
+    assert f"Of the images that are kept, {len(doubtful)} look little like ultrasound" in card
+
+    (tmp_path / "wrong.csv").write_text("id\n" + "\n".join(row["id"] for row in rows))
+    curate([str(tmp_path / "scans")], tmp_path / "corpus", options, marks=tmp_path / "wrong.csv")
+    assert not (tmp_path / "corpus/contact_sheet/doubtful.html").exists()
 
 
 @pytest.fixture

@@ -85,7 +85,10 @@ def test_a_dry_run_shows_it_and_what_is_suspected_is_refused(corpus, tmp_path):
     assert "org/corpus (dataset, private)" in result.output and "nothing was sent" in result.output
 
     header = "why,source,source_path,frame,id,split,group,text_suspected\n"
-    (folder / "audit.csv").write_text(header + "text,a,b.png,0,1,train,,2\n")
+    looks = "perhaps no ultrasound,a,b.png,0,1,train,,0\n"
+    (folder / "audit.csv").write_text(header + looks)
+    assert run_publish(folder, "--repo-id", "org/corpus", "--dry-run").exit_code == 0
+    (folder / "audit.csv").write_text(header + looks + "text,a,b.png,0,1,train,,2\n")
     assert "lists 1 images that may show or be called after a person" in refusal(
         folder, "--repo-id", "org/c", "--dry-run"
     )

@@ -1,4 +1,5 @@
-"""The paper's inspection by hand: pages with up to 100 random images a class, and a key that marks the wrong ones.
+"""The paper's inspection by hand: pages with up to 100 random images a class, one of those that look least like ultrasound, and a key that
+marks the wrong ones.
 
 A page is one file that needs no network. Marks are kept by the browser, apart for each folder of a corpus, and saved as `marks.csv`,
 which `echocare curate --marks` takes.
@@ -8,23 +9,29 @@ import base64
 import html
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from echocare_hf.anatomy import AnatomyTree
 
+from .kept import Kept
 from .options import CurateOptions
+from .quality import DOUBTFUL
 from .tables import whole_file, write_text
 
 FOLDER = "contact_sheet"
 _THUMBNAIL = 160  # pixels, longest side
 _UNLABELLED = "unlabelled"
+_DOUBTFUL = "doubtful"
+_TITLES = {_UNLABELLED: "Without a label", _DOUBTFUL: "Perhaps no ultrasound"}
 _FIGURES = "\0"  # where the figures of a page go
 
 _STYLE = """
@@ -69,23 +76,28 @@ show();
 """.strip()
 
 
-def write_contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], options: CurateOptions) -> None:
-    """Write `contact_sheet/index.html` and a page a class into the folder of a corpus.
+def write_contact_sheet(
+    folder: Path, shards: Mapping[str, Sequence[str]], options: CurateOptions, doubtful: Collection[str] = ()
+) -> None:
+    """Write `contact_sheet/index.html`, a page a class, and one of doubtful images if there are any, into the folder of a corpus.
 
     Args:
         folder: the corpus.
         shards: for each split the paths of its shards within the folder.
         options: `contact_images` is the number of images a class.
+        doubtful: ids of images that may be no ultrasound, see `doubtful_images`.
     """
     paths = [folder / name for names in shards.values() for name in names]
     chosen = _choose(paths, options.contact_images)
+    if doubtful:
+        chosen[_DOUBTFUL] = set(doubtful)
     tree = AnatomyTree.default()
     lines = []
     pages: dict[str, TextIO] = {}
     ends = {}
     with ExitStack() as stack:
-        for node in sorted(chosen, key=lambda name: (name == _UNLABELLED, tree.path(name) if name in tree else name)):
-            title, number = tree.path(node) if node != _UNLABELLED else "Without a label", len(chosen[node])
+        for node in sorted(chosen, key=lambda name: (name in _TITLES, tree.path(name) if name in tree else name)):
+            title, number = _TITLES.get(node) or tree.path(node), len(chosen[node])
             place = stack.enter_context(whole_file(folder / FOLDER / f"{node}.html"))
             pages[node] = stack.enter_context(place.open("w", encoding="utf-8"))
             start, ends[node] = _page(title, number)
@@ -93,11 +105,28 @@ def write_contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], optio
             lines.append(f'<li><a href="{html.escape(node)}.html">{html.escape(title)}</a>: {number} images</li>')
         for path in paths:
             for row in _rows(path, chosen):
-                pages[row["node"] or _UNLABELLED].write(_figure(row))
+                figure = _figure(row)
+                for name in _pages_of(row, chosen):
+                    pages[name].write(figure)
         for node, end in ends.items():
             pages[node].write(end)
     index = _document("Contact sheet", f"<h1>Contact sheet</h1><ul>{''.join(lines)}</ul>")
     write_text(folder / FOLDER / "index.html", index)
+
+
+def doubtful_images(kept: Kept, count: int) -> set[str]:
+    """Ids of the images that look least like ultrasound, `count` at most."""
+    scores: dict[str, float] = {}
+    for table in kept.tables(["id", "ultrasound_score"]):
+        low = table.filter(pc.less(table["ultrasound_score"], DOUBTFUL))
+        scores |= zip(low["id"].to_pylist(), low["ultrasound_score"].to_pylist(), strict=True)
+        scores = dict(sorted(scores.items(), key=itemgetter(1, 0))[:count])
+    return set(scores)
+
+
+def _pages_of(row: Mapping, chosen: Mapping[str, set[str]]) -> list[str]:
+    """The pages that show an image."""
+    return [name for name in (row["node"] or _UNLABELLED, _DOUBTFUL) if row["id"] in chosen.get(name, ())]
 
 
 def _choose(paths: Sequence[Path], count: int) -> dict[str, set[str]]:
@@ -118,7 +147,7 @@ def _rows(path: Path, chosen: Mapping[str, set[str]]) -> Iterator[dict]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             names = file.read_row_group(group, columns=["id", "node"]).to_pylist()
-            places = [place for place, row in enumerate(names) if row["id"] in chosen[row["node"] or _UNLABELLED]]
+            places = [place for place, row in enumerate(names) if _pages_of(row, chosen)]
             if places:
                 yield from file.read_row_group(group, columns=wanted).take(pa.array(places)).to_pylist()
 

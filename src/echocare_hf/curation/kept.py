@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         "source_path": pa.string(),
         "frame": pa.int32(),
         "text_suspected": pa.int32(),
+        "ultrasound_score": pa.float32(),
         "text_removed": pa.int32(),
     }
 )

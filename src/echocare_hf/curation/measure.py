@@ -132,6 +132,7 @@ CHUNK_COLUMNS = {
     "region_height": "int32",
     "text_removed": "int32",
     "text_suspected": "int32",
+    "ultrasound_score": "float32",
     "patient": "string",
 }
 """Columns of a chunk and their Arrow types. `step` is null in rows that are kept."""
@@ -163,6 +164,7 @@ def _row(item: Item, content: bytes) -> dict[str, Any]:
         "region_height": cut_height,
         "text_removed": item.text_removed,
         "text_suspected": max(item.text_suspected, int(item.says_text)),
+        "ultrasound_score": item.ultrasound_score,
     }
 
 

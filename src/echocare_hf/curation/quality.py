@@ -6,7 +6,7 @@ support vector machine on numbers of the texture (`texture.py`), fitted by eval/
 sources it has not seen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,10 @@ MAX_COLOURED = 0.6
 
 LEAST_ELONGATION = 0.1
 """Least `elongation_1` of `texture.NAMES`: 0.15 is the smallest of 518 real images, 0.20 of 44 phantoms, about 0 elsewhere."""
+
+DOUBTFUL = 0.4
+"""Images that the machine keeps and whose decision is below are put before a person: on the audit sheet and on a page of the contact
+sheet. Of nine other pictures that got in seven are below, and 2 of 410 good images (docs/results.md)."""
 
 MACHINE_FILE = Path(__file__).with_name("ultrasound_machine.npz")
 
@@ -76,12 +80,12 @@ def drop_empty(items: list[Item], options: CurateOptions) -> tuple[list[Item], l
 
 
 def drop_other_images(items: list[Item]) -> tuple[list[Item], list[Drop]]:
-    """Drop what is not ultrasound, with the rule that says so as the reason."""
+    """Drop what is not ultrasound, with the rule that says so as the reason; what is kept gets its `ultrasound_score`."""
     kept, drops = [], []
     for item in items:
-        reason = not_ultrasound(item)
+        reason, score = _judged(item)
         if reason is None:
-            kept.append(item)
+            kept.append(replace(item, ultrasound_score=score))
         else:
             drops.append(item.drop("ultrasound", *reason))
     return kept, drops
@@ -92,18 +96,23 @@ def not_ultrasound(item: Item) -> tuple[str, str] | None:
 
     A file whose DICOM header says ultrasound passes the rule on texture.
     """
+    return _judged(item)[0]
+
+
+def _judged(item: Item) -> tuple[tuple[str, str] | None, float | None]:
+    """What `not_ultrasound` says, and the decision of the machine where it was asked."""
     if item.declared not in ("", "US", "IVUS"):
-        return "other_modality", item.declared
+        return ("other_modality", item.declared), None
     reason = simple_rule(item.pixels)
     if reason is not None or item.declared:
-        return reason
+        return reason, None
     texture = texture_of(item.pixels)
     elongation = float(texture[NAMES.index("elongation_1")])
     if elongation < LEAST_ELONGATION:
-        return "no_speckle", f"{elongation:.2f}"
+        return ("no_speckle", f"{elongation:.2f}"), None
     machine = shipped_machine()
     score = float(machine.decide(texture[None])[0])
-    return ("unlike_ultrasound", f"{score:.3f}") if score < machine.least else None
+    return (("unlike_ultrasound", f"{score:.3f}") if score < machine.least else None), score
 
 
 def simple_rule(pixels: np.ndarray) -> tuple[str, str] | None:

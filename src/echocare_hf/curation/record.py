@@ -97,6 +97,7 @@ class Item:
         text_removed: lines of text that were removed.
         text_suspected: lines of text that may be left.
         says_text: whether a DICOM header says that text is burnt in.
+        ultrasound_score: decision of the machine that tells ultrasound, None where it was not asked.
     """
 
     file: FoundFile
@@ -114,6 +115,7 @@ class Item:
     text_removed: int = 0
     text_suspected: int = 0
     says_text: bool = False
+    ultrasound_score: float | None = None
 
     def drop(self, step: str, reason: str, detail: str = "") -> Drop:
         """The record of dropping this image."""

@@ -22,6 +22,7 @@ from .kept import SCHEMA as KEPT_SCHEMA
 from .kept import Kept
 from .options import CurateOptions
 from .plots import draw_counts
+from .quality import DOUBTFUL
 from .record import STEPS
 from .spill import SortedRows
 from .tables import whole_file, write_tables, write_text
@@ -122,7 +123,8 @@ _PLOTTED = {
     "licence": "Images per licence",
     "modality": "Images per modality",
 }
-_AUDIT = ["why", "source", "source_path", "frame", "id", "split", "group", "text_suspected"]
+PERHAPS_NO_ULTRASOUND = "perhaps no ultrasound"
+_AUDIT = ["why", "source", "source_path", "frame", "id", "split", "group", "text_suspected", "ultrasound_score"]
 _AUDIT_SCHEMA = pa.schema([("why", pa.string()), *(KEPT_SCHEMA.field(name) for name in _AUDIT[1:])])
 
 
@@ -132,23 +134,26 @@ def looks_identifying(name: str) -> bool:
 
 
 def _write_audit(kept: Kept, path: Path) -> Counter[str]:
-    """Write the audit sheet, on which an image may stand for its text, its file name and its group; returns how many do for "text" and for
-    "names".
+    """Write the audit sheet, on which an image may stand for its text, its file name, its group and its looks; returns how many do for
+    "text", for "names" and for "doubtful".
     """
     numbers: Counter[str] = Counter()
     rows = SortedRows(kept.path.with_name("audit.pieces"), _AUDIT_SCHEMA, _audit_order)
     for table in kept.tables(_AUDIT[1:]):
         for row in table.to_pylist():
+            score = row["ultrasound_score"]
             reasons = {
                 "text": row["text_suspected"] > 0,
                 "file name": looks_identifying(row["source_path"]),
                 "group": looks_identifying(row["group"] or ""),
+                PERHAPS_NO_ULTRASOUND: score is not None and score < DOUBTFUL,
             }
             for why, holds in reasons.items():
                 if holds:
-                    rows.add((why, *row.values()))
+                    rows.add((why, *(row | {"ultrasound_score": None if score is None else round(score, 3)}).values()))
             numbers["text"] += reasons["text"]
             numbers["names"] += reasons["file name"] or reasons["group"]
+            numbers["doubtful"] += reasons[PERHAPS_NO_ULTRASOUND]
     with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_AUDIT)
@@ -158,8 +163,9 @@ def _write_audit(kept: Kept, path: Path) -> Counter[str]:
 
 def _audit_order(row: tuple) -> tuple:
     cells = dict(zip(_AUDIT, row, strict=True))
-    place = ("text", "file name", "group").index(cells["why"])
-    return place, -cells["text_suspected"], cells["source_path"], cells["frame"], cells["id"]
+    place = ("text", "file name", "group", PERHAPS_NO_ULTRASOUND).index(cells["why"])
+    worst = cells["ultrasound_score"] if cells["why"] == PERHAPS_NO_ULTRASOUND else -cells["text_suspected"]
+    return place, worst, cells["source_path"], cells["frame"], cells["id"]
 
 
 def _common_licence(counts: Mapping[str, int]) -> str | None:
@@ -227,6 +233,7 @@ def _card(
         nodes=_table(nodes.items()),
         drops=_table((entry["step"], entry["reason"], entry["number"]) for entry in report["dropped_by"]),
         plots="\n\n".join(f"![{title}]({PLOTS}/{what}.png)" for what, title in _PLOTTED.items()),
+        audit_doubtful=suspected["doubtful"],
         audit_text=suspected["text"],
         audit_names=suspected["names"],
         settings=_json(options.deciding()).strip(),

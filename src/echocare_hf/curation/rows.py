@@ -19,7 +19,10 @@ from .record import Drop
 from .spill import only, take_rows, write_batches
 
 _FACTS = ("source", "dataset", "texts", "label", "group", "licence", "modality", "spacing_row_mm", "spacing_column_mm")
-_MEASURED = ("key", "name", "frame", "image_bytes", "width", "height", "text_removed", "text_suspected", "patient")
+_MEASURED = (
+    *("key", "name", "frame", "image_bytes", "width", "height", "text_removed", "text_suspected"),
+    *("ultrasound_score", "patient"),
+)
 _RESOLVED = ("spacing_row_mm", "spacing_column_mm", "scale_row", "scale_column", "modality")
 _COMPARED = ("hash", "raw_hash", "region_width", "region_height", "pixel_digest")
 _ROWS_PER_BATCH = 1024
@@ -35,6 +38,7 @@ SCHEMA = pa.schema(
         "height": pa.int32(),
         "text_removed": pa.int32(),
         "text_suspected": pa.int32(),
+        "ultrasound_score": pa.float32(),
         "patient": pa.string(),
         "source": pa.string(),
         "dataset": pa.string(),

@@ -20,7 +20,7 @@ from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.data.labelled.table import need_cells, read_table, text
 
 from .chunks import drop_exact_copies, hash_contents, measure_all, rows_of
-from .contact_sheet import write_contact_sheet
+from .contact_sheet import doubtful_images, write_contact_sheet
 from .decide import decide
 from .drops import Drops
 from .engine import start
@@ -141,7 +141,8 @@ def curate(
             result, output.name, report, decisions.kept, drops, mapper.report(), problems, described, options, names
         )
         if options.contact_images:
-            write_contact_sheet(result, names, options)
+            doubtful = doubtful_images(decisions.kept, options.contact_images)
+            write_contact_sheet(result, names, options, doubtful)
         if hashes is not None:
             write_hashes([chunk.path for chunk in chunks], hashes)
         _put_in_place(result, output)
