@@ -5,6 +5,7 @@ steps have no heavy tails as edges of photographs have; most of an image is dark
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -85,7 +86,7 @@ def texture_of(pixels: np.ndarray) -> np.ndarray:
             for number, scale in enumerate(scales[:_PART_SCALES])
             for value in _parts(*scale, _PART_SIDE >> number)
         ),
-        *(value for window in _WINDOWS for value in _coherence(light, solid, window)),
+        *_coherence(light, solid),
     ]
     return np.array(values, np.float64)
 
@@ -149,11 +150,21 @@ def _sums(values: np.ndarray, side: int) -> np.ndarray:
     return values[:height, :width].reshape(height // side, side, width // side, side).sum((1, 3))
 
 
-def _coherence(light: np.ndarray, solid: np.ndarray, window: int) -> tuple[float, float, float]:
-    """Quantiles of the coherence of the structure tensor (Bigün, Granlund, 1987) over solid pixels, and the mean direction."""
+def _coherence(light: np.ndarray, solid: np.ndarray) -> Iterator[float]:
+    """For each of `_WINDOWS` quantiles of the coherence of the structure tensor (Bigün, Granlund, 1987) over solid pixels, and the mean
+    direction.
+    """
     across, down = ndimage.sobel(light, 1), ndimage.sobel(light, 0)
-    products = (across * across, down * down, across * down)
-    xx, yy, xy = (ndimage.gaussian_filter(product * solid, window) for product in products)
-    whole = (xx + yy + _FLAT)[solid]
-    half, high = np.quantile(np.hypot(xx - yy, 2 * xy)[solid] / whole, (0.5, 0.9))
-    return half, high, float(((xx - yy)[solid] / whole).mean())
+    products = [product * solid for product in (across * across, down * down, across * down)]
+    for window in _WINDOWS:
+        rows, columns = (_gaussian(side, window) for side in light.shape)
+        xx, yy, xy = (rows @ product @ columns.T for product in products)
+        whole = (xx + yy + _FLAT)[solid]
+        yield from np.quantile(np.hypot(xx - yy, 2 * xy)[solid] / whole, (0.5, 0.9))
+        yield ((xx - yy)[solid] / whole).mean()
+
+
+@lru_cache(64)
+def _gaussian(side: int, deviation: int) -> np.ndarray:
+    """The Gaussian filter of scipy along a side of so many pixels as a matrix: for wide windows two products of matrices are faster."""
+    return ndimage.gaussian_filter1d(np.eye(side, dtype=np.float32), deviation, axis=0)
