@@ -1,6 +1,7 @@
 """Runs over what is there already: the own output below a source, marks, links, copies with and without a label, what headers say."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -95,3 +96,25 @@ def test_a_header_that_says_burnt_in_text_puts_the_file_on_the_audit_sheet(tmp_p
     with (tmp_path / "corpus/audit.csv").open(newline="") as file:
         found = [row["source_path"] for row in csv.DictReader(file) if row["why"] == "text"]
     assert found == ["said.dcm"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "metadata.jsonl"])
+def test_half_a_surrogate_pair_in_json_is_replaced_and_ends_nothing(tmp_path, name):
+    rows = [
+        {"file_name": f"{number}.png", "label": label, "group": f"g{number}\udc00"}
+        for number, label in enumerate(("liver", "kidney \ud800", "\ud83d\ude00"))
+    ]
+    for number in range(3):
+        save(tmp_path / f"scans/{number}.png", phantom(number))
+    lines = json.dumps(rows) if name.endswith("json") else "\n".join(map(json.dumps, rows))
+    (tmp_path / "scans" / name).write_text(lines, encoding="ascii")
+    curate([str(tmp_path / "scans" / ("" if name == "metadata.jsonl" else name))], tmp_path / "corpus", OPTIONS)
+    found = {
+        Path(path).name: (row["label"], row["group"].rpartition("/")[2])
+        for path, row in rows_of(tmp_path / "corpus").items()
+    }
+    assert found == {
+        "0.png": ("liver", "g0\ufffd"),
+        "1.png": ("kidney \ufffd", "g1\ufffd"),
+        "2.png": ("\U0001f600", "g2\ufffd"),
+    }

@@ -4,7 +4,6 @@ sources = [open_source(text, work) for text in ("breast_busi", "more=archive.zip
 files, tables = sort_by_type(discover(sources[0], work, drops), work, drops)
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from echocare_hf.data.labelled.folder import IMAGE_FORMATS
+from echocare_hf.data.labelled.json_text import parse_json
 from echocare_hf.data.labelled.pixels import has_dicom_preamble
 from echocare_hf.data.labelled.table import IMAGE_COLUMNS, Row, Table, is_blank, read_table, text
 
@@ -231,8 +231,8 @@ def _below(cell: str, base: str) -> str:
 
 def _read_json(path: Path) -> Table:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"{path}: is no JSON ({error}); write a list of objects, one an image") from error
     if not isinstance(content, list) or not content or not all(isinstance(row, dict) for row in content):
         raise ValueError(f"{path}: is no list of objects; write one object of named values an image")

@@ -4,11 +4,11 @@ Source: the naming convention of the webdataset project (webdataset.github.io): 
 file and share their path up to the first dot of the file name.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from echocare_hf.data.labelled.json_text import parse_json
 from echocare_hf.data.labelled.table import Row, Table
 
 from .record import FoundFile
@@ -59,8 +59,8 @@ def read_side_cars(cars: Iterable[FoundFile]) -> Table | None:
 
 def _object(car: FoundFile, content: str) -> Row:
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        found = parse_json(content)
+    except ValueError as error:
         raise ValueError(f"{car.name}: is no JSON ({getattr(error, 'msg', error)})") from error
     if not isinstance(found, dict):
         return {}

@@ -1,11 +1,11 @@
 """COCO annotation files: boxes, polygons and run lengths, landmarks."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from .folder import split_name
+from .json_text import parse_json
 from .options import IGNORED
 from .record import IGNORE_INDEX, DrawnMask
 from .table import Row, Table, files_with_suffix
@@ -55,8 +55,8 @@ def table_from_coco(files: list[Path], root: Path) -> Table:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"{path}: is no JSON ({error}); export it again") from error
     missing = [part for part in _PARTS if not isinstance(content, dict) or part not in content]
     if missing:

@@ -7,13 +7,14 @@ once, in `samples`.
 import codecs
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .json_text import parse_json
 
 Row = dict[str, Any]
 
@@ -276,8 +277,8 @@ def _read_jsonl(path: Path) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+            row = parse_json(line)
+        except ValueError as error:
             problem = getattr(error, "msg", error)
             raise ValueError(f"{path}: line {line_number} is no JSON ({problem}); write one object a line") from error
         if not isinstance(row, dict):
