@@ -59,7 +59,7 @@ def make_files(folder: Path, count: int, data: Path | None) -> None:
         place.write_bytes(content + number.to_bytes(4, "big"))
 
 
-def run_curation(count: int, data: Path | None, workers: int) -> dict:
+def run_curation(count: int, data: Path | None, workers: int, shard_megabytes: int) -> dict:
     from echocare_hf.curation import CurateOptions, curate
 
     with tempfile.TemporaryDirectory() as place:
@@ -67,8 +67,9 @@ def run_curation(count: int, data: Path | None, workers: int) -> dict:
         study.mkdir()
         make_files(study, count, data)
         start = time.perf_counter()
+        options = CurateOptions(workers=workers, near_distance=-1, shard_megabytes=shard_megabytes)
         with WorkerPeaks() as workers_seen:
-            result = curate([str(study)], Path(place, "corpus"), CurateOptions(workers=workers, near_distance=-1))
+            result = curate([str(study)], Path(place, "corpus"), options)
         whole = time.perf_counter() - start
     return {
         "steps": result.seconds,
@@ -234,19 +235,26 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[2_000, 8_000], help="files to curate")
     parser.add_argument("--states", type=int, nargs="*", default=[20_000, 200_000], help="images to decide over")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--shard_megabytes", type=int, default=64, help="full shards of a large corpus, with few images"
+    )
     parser.add_argument("--one", choices=("curation", "state"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         (count,) = given.sizes
-        result = run_state(count) if given.one == "state" else run_curation(count, given.data, given.workers)
+        if given.one == "state":
+            result = run_state(count)
+        else:
+            result = run_curation(count, given.data, given.workers, given.shard_megabytes)
         result["self_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result))
         return
-    data = ["--data", str(given.data)] if given.data else []
+    same = ["--data", str(given.data)] if given.data else []
+    same += ["--workers", str(given.workers), "--shard_megabytes", str(given.shard_megabytes)]
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, {given.workers} worker(s), 1 thread each")
     runs, states = {}, {}
     for count in tqdm(given.sizes, desc="curate", unit="size"):
-        runs[count] = measured("--one", "curation", "--sizes", str(count), "--workers", str(given.workers), *data)
+        runs[count] = measured("--one", "curation", "--sizes", str(count), *same)
     for count in tqdm(given.states, desc="state", unit="size"):
         states[count] = measured("--one", "state", "--sizes", str(count))
     if runs:
