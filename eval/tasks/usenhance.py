@@ -35,6 +35,8 @@ def read(folder: Path, *, strict: bool = True, paired: bool = False) -> Labelled
         paired: take the high image as what the low one shall look like, pixel by pixel. They are not aligned: a network then learns to
             blur. If False, they are images of low and of high quality; both of a pair have one group and one part.
     """
+    if not isinstance(paired, bool):
+        raise ValueError(f"paired is true or false, not {paired!r}")
     organs = tuple(PAPER.classes)
     root = next((path for path in roots(folder) if any(place(path, organ) for organ in organs)), folder)
     root = find_root(root, organs, "USenhance: a folder an organ, with low_quality and high_quality in each")

@@ -471,3 +471,8 @@ def test_labels_without_images_and_images_without_labels_are_named(layout, chang
     change(root)
     (new,) = set(task.read(root).problems) - set(before)
     assert all(word in new for word in words), new
+
+
+def test_pairs_are_asked_for_with_true_or_false(copy_of):
+    with pytest.raises(ValueError, match="paired is true or false, not 'maybe'"):
+        TASKS["usenhance"].read(copy_of("usenhance"), paired="maybe")
