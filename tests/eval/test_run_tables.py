@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
-from runner import comparisons, headlines, plots_results, store, subjects, summary, tables
+from runner import comparisons, headlines, plots, plots_results, store, subjects, summary, tables
 from runner.case_metrics import one_row_a_value
 from runner.store import Trial
 from tasks import TASKS
@@ -237,3 +237,10 @@ def test_a_bootstrap_of_few_patients_is_called_too_sure(units, warned):
     row = {"metric": "dice", "model": "first", "other": "second", "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.5}
     text = tables._intervals({"bootstrap_over_cases": [{**row, "p_holm": 0.5, "units": units}]})
     assert ("too narrow" in text) == warned and f"{units} in all" in text
+
+
+def test_plots_of_cases_without_any_metric_are_left_out(tmp_path):
+    """Where no image holds a lesion and none is found, no case has an overlap."""
+    cases = pd.DataFrame({"case": ["a", "b"], "group": [None, None], "image": ["a", "b"], "dice": [np.nan, np.nan]})
+    trial(tmp_path / "ddti", "first", 0, {"dice": None}, cases.assign(sex=["F", "M"]))
+    assert plots.draw_all(tmp_path) == []
