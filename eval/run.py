@@ -27,7 +27,7 @@ provenance), results.md and plots.
 """
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,10 +37,10 @@ from echocare_hf.finetuning import FinetuneArguments, parse_arguments
 from echocare_hf.finetuning.arguments import READ_OPTIONS
 from runner.contenders import Contender, contenders
 from runner.proxy import ROWS, proxy_subject, put_between_markers, suite_markdown, suite_models
-from runner.publish_index import publish
+from runner.publish_index import publish, read_card
 from runner.session import Session, script_command
 from runner.subjects import Subject, benchmark, reader_values
-from runner.tables import RESULTS
+from runner.tables import read_results
 
 TRIALS = 5
 
@@ -116,6 +116,7 @@ def run(options: argparse.Namespace, recipe: Sequence[str], argv: Sequence[str])
     models = options.model or (suite_models(options.simmim) if options.suite else ["echocare-tiny"])
     everyone = contenders(models, _shares(options.train_share), options.pretrained)
     published = _published(options, everyone)
+    _check_output(options.output)
     if options.table is None and options.data is None:
         raise ValueError("--data is needed: the folder of the benchmark as its authors publish it")
     entries = {}
@@ -158,7 +159,7 @@ def _session(
     everyone: Sequence[Contender],
     seeds: Sequence[int],
 ) -> Session:
-    minutes = options.cpu_minutes or (1.0 if options.suite else None)
+    minutes = options.cpu_minutes if options.cpu_minutes is not None else 1.0 if options.suite else None
     budget = [] if minutes is None else ["--cpu_minutes", str(minutes)]
     if options.task:
         _refuse_reading(recipe)
@@ -225,6 +226,19 @@ def _shares(given: Sequence[float]) -> list[float]:
     return sorted(set(given), reverse=True)
 
 
+def _check_output(output: Path) -> None:
+    """Tells before the data are read what would end the first trial.
+
+    Raises:
+        ValueError: if the folder of results is none, or nothing can be written into it.
+    """
+    place = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ValueError(f"--output {output}: {place} is a file; choose a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {output}: nothing may be written into {place}; choose another folder")
+
+
 def _refuse_reading(recipe: Sequence[str]) -> None:
     """A benchmark's own reader knows its files: what `read_labelled` is told would change nothing, silently."""
     named = {word.partition("=")[0].removeprefix("--") for word in recipe if word.startswith("--")}
@@ -237,14 +251,11 @@ def _published(options: argparse.Namespace, everyone: Sequence[Contender]) -> Co
     """Whose results go into the card of --publish: the model that is that folder, or the only one.
 
     Raises:
-        ValueError: if the folder has no card, or it is not clear whose results are meant.
+        ValueError: if the folder has no card that results can be written into, or it is not clear whose results are meant.
     """
     if options.publish is None:
         return None
-    if not (options.publish / "README.md").is_file():
-        raise ValueError(
-            f"{options.publish / 'README.md'}: there is no card to write results into; --publish takes the folder of a model"
-        )
+    read_card(options.publish)
     models = [one for one in everyone if one.kind != "floor" and one.train_share == 1]
     same = [
         one for one in models if Path(one.source).is_dir() and Path(one.source).resolve() == options.publish.resolve()
@@ -260,7 +271,7 @@ def _published(options: argparse.Namespace, everyone: Sequence[Contender]) -> Co
 
 def _suite_tables(options: argparse.Namespace, entries: dict[str, Any]) -> None:
     """All rows of the suite that are there: printed, or between the markers of the document that is named."""
-    known = json.loads((options.output / f"{RESULTS}.json").read_text(encoding="utf-8"))["subjects"]
+    known = read_results(options.output)
     rows = {key: known[key] for key in ROWS if key in known}
     text = suite_markdown(rows)
     if options.table in (None, "-"):

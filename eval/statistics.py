@@ -198,8 +198,8 @@ def two_sample_t_test(first: ArrayLike, second: ArrayLike, equal_variances: bool
 def wilcoxon_signed_rank(first: ArrayLike, second: ArrayLike) -> SignificanceTest:
     """Whether two models differ in paired values, such as trials of one seed or scores of one case: two-sided.
 
-    Pairs without a difference are left out (Wilcoxon's own rule). p is exact for at most 50 pairs without ties, else from the normal
-    distribution, as in scipy. With n pairs it is at least 2 / 2^n: 0.0625 for 5 trials.
+    Pairs without a difference are left out (Wilcoxon's own rule). p is exact for at most 50 pairs without ties and at most 13
+    with ties, else from the normal distribution, as in scipy. With n pairs it is at least 2 / 2^n: 0.0625 for 5 trials.
 
     Args:
         first (`array` of shape `(n,)`): values; pairs with a nan are left out.
@@ -261,13 +261,15 @@ def paired_bootstrap(
         first (`array` of shape `(n,)`): score of each case, such as its Dice; cases with a nan of either model are left out.
         second (`array` of shape `(n,)`): of the other model on the same cases.
         groups (`array` of shape `(n,)`, *optional*): patient of each case: whole patients are drawn, since images of one are not
-            independent.
+            independent. A case whose patient is None or nan stands for itself.
         resamples (`int`, *optional*, defaults to 10,000): at least 1.
         confidence (`float`, *optional*, defaults to 0.95): of the percentile interval.
         seed (`int`, *optional*, defaults to 0): of the draws.
 
     Returns:
-        `Bootstrap` of mean(first) - mean(second). With one case or patient the interval has no width and says nothing: `units` tells.
+        `Bootstrap` of mean(first) - mean(second). With one case or patient interval and p are nan: it tells nothing of others. Of few,
+            draws differ too little: in 1,000 simulated samples of normal differences the 95 % interval held the true one in 83 % for
+            5 cases, 90 % for 10, 92 % for 20, 93 % for 50; `units` tells how many there are.
 
     Raises:
         ValueError: for shapes that differ, no case, or settings out of range.
@@ -478,6 +480,12 @@ def _members(groups: ArrayLike | None, count: int, kept: NDArray[np.bool_]) -> l
     names = np.asarray(groups)
     if names.shape != (count,):
         raise ValueError(f"`groups` names the patient of each of {count} cases, got {names.shape}")
+    given = np.asarray(groups, dtype=object)
+    unknown = np.array([name is None or name != name for name in given], dtype=bool)  # nan is not itself
+    if unknown.any():
+        names = np.array(
+            [f"case {case}" if unknown[case] else f"group {name}" for case, name in enumerate(given)], dtype=str
+        )
     _, place = np.unique(names[cases], return_inverse=True)
     return [cases[place == index] for index in range(place.max() + 1)]
 
@@ -498,8 +506,8 @@ def _batches(resamples: int, units: int) -> list[int]:
 
 def _summarized(value: float, drawn: NDArray[np.float64], confidence: float, units: int) -> Bootstrap:
     """Percentile interval, and p as twice the smaller share of draws on either side of 0, each counted with the sample itself."""
-    if not drawn.size:
-        return Bootstrap(value, float("nan"), float("nan"), float("nan"), 0, units)
+    if not drawn.size or units < 2:
+        return Bootstrap(value, float("nan"), float("nan"), float("nan"), drawn.size, units)
     low, high = np.quantile(drawn, ((1 - confidence) / 2, (1 + confidence) / 2))
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p = min(1.0, 2 * (float(beyond) + 1) / (drawn.size + 1))

@@ -46,6 +46,13 @@ def worst_sheet(
     names = class_names(trials[0], tables[0])
     if tables[0].empty:
         return None
+    if (
+        metric is None
+    ):  # of some trials no case may have a value, such as overlaps where nothing is there and nothing found
+        ranked = [index for index, cases in enumerate(tables) if _can_be_ranked(cases)]
+        trials, tables = [trials[index] for index in ranked], [tables[index] for index in ranked]
+        if not tables:
+            return None
     scored = [case_values(cases, metric) for cases in tables]
     title, lower = scored[0][1], scored[0][2]
     values = pd.concat([found for found, _, _ in scored], axis=1).mean(axis=1).dropna()

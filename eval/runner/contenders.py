@@ -103,7 +103,10 @@ def contender(text: str, train_share: float = 1.0, pretrained: bool = False) -> 
     )
     if kind == "scratch" or (source.startswith("timm:") and not pretrained):
         default += " (random weights)"
-    return Contender(name or default, source, kind, 1.0 if kind == "floor" else train_share)
+    found = Contender(name or default, source, kind, 1.0 if kind == "floor" else train_share)
+    if not found.slug:
+        raise ValueError(f"--model {text}: a name has at least one letter or digit; write NAME=MODEL")
+    return found
 
 
 def _kind(source: str) -> Kind:

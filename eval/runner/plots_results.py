@@ -14,6 +14,7 @@ from echocare_hf.drawing_style import Colour
 
 from .plots_chart import COLOURS
 from .store import Trial, trials_of
+from .tables import read_results
 
 Models = Mapping[str, list[Trial]]
 
@@ -71,16 +72,17 @@ class TaskResults:
 
 
 def all_results(output: Path) -> Iterator[TaskResults]:
-    """The results of every task in a folder that has finished trials.
+    """The results of every task in a folder that has finished trials. Those that were measured on other data or another split than the
+    tables tell of (without tables, than the first of them) are left out.
 
     Raises:
-        ValueError: if it is no folder, or holds no finished trial.
+        ValueError: if it is no folder, or holds no finished trial, or its results.json cannot be read.
     """
     if not output.is_dir():
         raise ValueError(f"{output}: there is no such folder; give the --output of eval/run.py")
-    found = False
+    found, tables = False, read_results(output)
     for folder in sorted(path for path in output.iterdir() if path.is_dir() and path.name != "plots"):
-        trials = tuple(trials_of(output, folder.name))
+        trials = _of_one_data(tuple(trials_of(output, folder.name)), tables.get(folder.name))
         if trials:
             found = True
             yield TaskResults(folder.name, trials)
@@ -88,6 +90,18 @@ def all_results(output: Path) -> Iterator[TaskResults]:
         raise ValueError(
             f"{output}: holds no finished trial (<task>/<model>/<seed>/metrics.json and cases.parquet); give the --output of eval/run.py"
         )
+
+
+def _of_one_data(trials: tuple[Trial, ...], entry: Mapping[str, Any] | None) -> tuple[Trial, ...]:
+    """The trials that were measured on the cases of the tables, else on those of the first trial."""
+    measured = [_cases_of(trial.record.get("provenance") or {}) for trial in trials]
+    shown = [_cases_of(origin) for found in (entry or {}).get("provenance", {}).values() for origin in found]
+    wanted = next((cases for cases in shown if cases in measured), measured[0] if measured else None)
+    return tuple(trial for trial, cases in zip(trials, measured, strict=True) if cases == wanted)
+
+
+def _cases_of(origin: Mapping[str, Any]) -> tuple[Any, Any]:
+    return origin.get("data_sha256"), origin.get("measured_sha256")
 
 
 def model_of(trial: Trial) -> str:

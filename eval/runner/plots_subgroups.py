@@ -24,9 +24,18 @@ def subgroups_sheet(results: TaskResults) -> Image.Image | None:
     tables = {}
     for name, trials in results.models.items():
         cases = [trial.cases() for trial in trials]
-        if (cases[0]["part"] == "test").any():
-            tables[name] = by_subgroup(cases, headline_case_metric(cases[0]))
+        metric = _metric_of(cases[0]) if (cases[0]["part"] == "test").any() else None
+        if metric is not None:
+            tables[name] = by_subgroup(cases, metric)
     return forest_sheet(tables, results.colours, results.key)
+
+
+def _metric_of(cases: pd.DataFrame) -> str | None:
+    """The metric that the table is divided by; None where no case has any, such as overlaps where nothing is there and nothing found."""
+    try:
+        return headline_case_metric(cases)
+    except ValueError:
+        return None
 
 
 def forest_sheet(tables: Mapping[str, pd.DataFrame], colours: Mapping[str, Colour], key: str) -> Image.Image | None:

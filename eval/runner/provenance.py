@@ -52,13 +52,17 @@ def weights_hash(place: str) -> str:
         place: a folder, or an id of the Hub, whose files are fetched as `from_pretrained` would.
 
     Raises:
-        ValueError: if there are no weights.
+        ValueError: if there are no weights, or they cannot be fetched.
     """
     folder = Path(place)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(place, allow_patterns=list(WEIGHTS)))
+        try:
+            folder = Path(snapshot_download(place, allow_patterns=list(WEIGHTS)))
+        except (OSError, ValueError) as error:  # those of huggingface_hub are among them
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{place}: is no folder here and cannot be had from the Hub ({reason})") from error
     for pattern in WEIGHTS:
         files = sorted(folder.glob(pattern))
         if files:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard
+import yaml
+from huggingface_hub import EvalResult, ModelCard, metadata_load
 
 from echocare_hf.files import written_beside
 from echocare_hf.finetuning import TASKS
@@ -30,18 +31,7 @@ def publish(folder: Path, key: str, entry: Mapping[str, Any], slug: str) -> int:
     Raises:
         ValueError: if there is no card, it cannot be read, or there is nothing to publish.
     """
-    place = folder / "README.md"
-    if not place.is_file():
-        raise ValueError(
-            f"{place}: there is no card to write results into; --publish takes the folder of a model with README.md"
-        )
-    try:
-        card = ModelCard.load(place, ignore_metadata_errors=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{place}: its header cannot be read ({reason}); correct the YAML between the lines ---"
-        ) from error
+    card, place = read_card(folder), folder / "README.md"
     results = results_of(key, entry, slug)
     if not results:
         raise ValueError(f"{key}: nothing was measured that could be published")
@@ -52,6 +42,36 @@ def publish(folder: Path, key: str, entry: Mapping[str, Any], slug: str) -> int:
     with written_beside(place) as partial:
         card.save(partial)
     return len(results)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model, if results can be written into it.
+
+    Args:
+        folder: of the model, with README.md.
+
+    Raises:
+        ValueError: if there is no card, it cannot be read, or it has results of several models, which huggingface_hub would put under one
+            name.
+    """
+    place = folder / "README.md"
+    if not place.is_file():
+        raise ValueError(
+            f"{place}: there is no card to write results into; --publish takes the folder of a model with README.md"
+        )
+    try:
+        models = (metadata_load(place) or {}).get("model-index")
+        card = ModelCard.load(place, ignore_metadata_errors=False)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{place}: its header cannot be read ({reason}); correct the YAML between the lines ---"
+        ) from error
+    if isinstance(models, list) and len(models) > 1:
+        raise ValueError(
+            f"{place}: its model-index has {len(models)} models, so that it is not clear whose results are meant; keep one"
+        )
+    return card
 
 
 def results_of(key: str, entry: Mapping[str, Any], slug: str) -> list[EvalResult]:

@@ -13,7 +13,7 @@ from echocare_hf.finetuning import FinetuneArguments
 
 from .contenders import Contender, contender
 from .measures import check_packages
-from .store import Trial, read_trial, trials_of
+from .store import Trial, read_trial, trials_of, whole
 from .subjects import Subject, floors_of
 from .tables import markdown, write_results
 from .trial import Bench, run_trial
@@ -124,7 +124,7 @@ class Session:
         and then of those that other commands left."""
         order = {one.slug: place for place, one in enumerate(self.contenders)}
         found = sorted(
-            trials_of(self.output, self.subject.key),
+            map(whole, trials_of(self.output, self.subject.key)),
             key=lambda trial: (
                 trial.record["kind"] == "floor",
                 order.get(trial.folder.parent.name, len(order)),

@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 from echocare_hf.files import written_beside
 
 RECORD, CASES, SETTINGS = "metrics.json", "cases.parquet", "settings.json"
+NEEDED = ("seed", "model", "kind", "train_share", "best_metric", "settings", "provenance", "test")
+"""What a record holds at least."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,28 @@ def read_trial(folder: Path) -> Trial | None:
     if not (folder / RECORD).is_file() or not (folder / CASES).is_file():
         return None
     try:
-        return Trial(folder, json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder / RECORD}: cannot be read ({error}); remove the folder to repeat the trial"
         ) from error
+    return Trial(folder, record)
+
+
+def whole(trial: Trial) -> Trial:
+    """The trial, if its record says what tables need.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    missing = [name for name in NEEDED if name not in trial.record]
+    if missing:
+        raise ValueError(
+            f"{trial.folder / RECORD}: says nothing of {', '.join(missing)}; remove the folder to repeat the trial"
+        )
+    return trial
 
 
 @contextmanager
@@ -97,12 +116,12 @@ def finished_trial(folder: Path, settings: Mapping[str, Any]) -> Trial | None:
     """The finished trial in a folder, if it was made with these settings.
 
     Raises:
-        ValueError: if it was made with others.
+        ValueError: if it was made with others, or its record is damaged.
     """
     trial = read_trial(folder)
     if trial is None:
         return None
-    _refuse_others(folder, "a trial", trial.record["settings"], settings)
+    _refuse_others(folder, "a trial", whole(trial).record["settings"], settings)
     return trial
 
 

@@ -157,7 +157,8 @@ def subgroup_labels(values: pd.Series, attribute: str) -> pd.Series:
     """The subgroup of each case, as ordered categories.
 
     Numbers with usual bands (`BANDS`) get these, other numbers with more than eight values are cut at their quartiles, fewer stay as they
-    are. Of more than eight texts the rarer ones are "other". What is blank is "unknown".
+    are. Of more than eight texts the rarer ones are "other". What is blank is "unknown". Texts that differ in the case of letters or in
+    spaces around them are one.
 
     Args:
         values (`Series`): of the attribute, numbers or texts.
@@ -175,7 +176,7 @@ def subgroup_labels(values: pd.Series, attribute: str) -> pd.Series:
         names = [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
         labels = pd.cut(values, list(edges), include_lowest=True, labels=_distinct(names))
     else:
-        texts = values.map(_short if numeric else lambda value: str(value).strip(), na_action="ignore")
+        texts = values.map(_short, na_action="ignore") if numeric else _one_spelling(values)
         if numeric:
             order = [_short(value) for value in sorted(known.unique())]
         else:
@@ -189,6 +190,15 @@ def subgroup_labels(values: pd.Series, attribute: str) -> pd.Series:
             labels = labels.cat.add_categories([UNKNOWN])
         labels = labels.fillna(UNKNOWN)
     return labels
+
+
+def _one_spelling(values: pd.Series) -> pd.Series:
+    """Texts without spaces around them, missing where nothing is left; of spellings in another case of letters the most frequent one."""
+    texts = values.map(lambda value: str(value).strip() or None, na_action="ignore")
+    best: dict[str, str] = {}
+    for text in sorted(texts.dropna().unique(), key=lambda text: (-int((texts == text).sum()), text)):
+        best.setdefault(text.casefold(), text)
+    return texts.map(lambda text: best[text.casefold()], na_action="ignore")
 
 
 def _short(value: float) -> str:

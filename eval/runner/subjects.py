@@ -79,6 +79,8 @@ def benchmark(key: str, reader_options: Mapping[str, Any]) -> Subject:
     Raises:
         ValueError: for a key that there is not, with those that are spelled like it, and for a benchmark that cannot be fine-tuned.
     """
+    if own := {"folder", "strict"} & set(reader_options):
+        raise ValueError(f"--reader {own.pop()}: is no option of a reader; leave it out")
     known = {**TASKS, **ULTRABENCH}
     if key not in known:
         near = get_close_matches(key.lower(), known, n=3, cutoff=0.4)
@@ -118,12 +120,21 @@ def reader_values(pairs: Sequence[str]) -> dict[str, Any]:
     """Options of a reader from `name=value`; values as in YAML, several ones separated by commas.
 
     Raises:
-        ValueError: for text without a `=`.
+        ValueError: for text without a `=`, a value that is none in YAML, and a name that is given twice.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"--reader {pair}: write name=value, such as fold=2")
-        values[name] = tuple(text.split(",")) if "," in text or name == "views" else yaml.safe_load(text)
+        if name in values:
+            raise ValueError(f"--reader {pair}: {name} is given twice; give it once")
+        values[name] = tuple(text.split(",")) if "," in text or name == "views" else _value(pair, text)
     return values
+
+
+def _value(pair: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--reader {pair}: {text!r} is no value; write name=value, such as fold=2") from error

@@ -15,6 +15,9 @@ from .subjects import Subject
 from .summary import long_table, summarize
 
 RESULTS = "results"
+FEW = 10
+"""Patients below which the table says that a bootstrap is too sure of itself, see `eval.statistics.paired_bootstrap`."""
+_AGAIN = "remove it: --table writes it again from the trials of each benchmark"
 
 
 def write_results(output: Path, subject: Subject, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -31,7 +34,7 @@ def write_results(output: Path, subject: Subject, trials: Sequence[Trial]) -> di
 
 def _add_to_files(output: Path, subject: Subject, trials: Sequence[Trial], entry: dict[str, Any]) -> None:
     place = output / f"{RESULTS}.json"
-    known = json.loads(place.read_text(encoding="utf-8"))["subjects"] if place.is_file() else {}
+    known = read_results(output)
     known[subject.key] = entry
     with written_beside(place) as partial:
         text = json.dumps({"subjects": dict(sorted(known.items()))}, indent=1, ensure_ascii=False, allow_nan=False)
@@ -39,13 +42,33 @@ def _add_to_files(output: Path, subject: Subject, trials: Sequence[Trial], entry
     table = output / f"{RESULTS}.parquet"
     rows = long_table(subject, trials)
     if table.is_file():
-        before = pd.read_parquet(table)
-        rows = pd.concat([before[before["task"] != subject.key], rows])
+        try:
+            before = pd.read_parquet(table)
+            others = before[before["task"] != subject.key]
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or ["it is empty"])[0]
+            raise ValueError(f"{table}: cannot be read ({reason}); {_AGAIN}") from error
+        rows = pd.concat([others, rows])
     with written_beside(table) as partial:
         rows.sort_values(["task", "model", "train_share", "seed", "part", "metric"]).to_parquet(partial, index=False)
     with written_beside(output / f"{RESULTS}.md") as partial:
         text = "\n\n".join(markdown(key, known[key]) for key in sorted(known))
         partial.write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_results(output: Path) -> dict[str, Any]:
+    """The entries of all subjects in results.json, by key; empty if there is no such file.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    place = output / f"{RESULTS}.json"
+    if not place.is_file():
+        return {}
+    try:
+        return dict(json.loads(place.read_text(encoding="utf-8"))["subjects"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{place}: cannot be read ({error or 'it is empty'}); {_AGAIN}") from error
 
 
 def markdown(key: str, entry: Mapping[str, Any], level: int = 2, details: bool = True) -> str:
@@ -172,6 +195,8 @@ def _intervals(entry: Mapping[str, Any]) -> str:
         f"Paired bootstrap over the patients (cases where none is known) of the test part, {rows[0]['units']} in all; of each model "
         "the mean over its trials; Holm's correction over the models and floors."
     )
+    if 1 < rows[0]["units"] < FEW:
+        told += " Of so few the interval is too narrow and p too small."
     return f"{as_table(header, lines)}\n\n{told}"
 
 

@@ -20,7 +20,7 @@ from echocare_hf.data.labelled.pixels import read_raw_mask
 from echocare_hf.data.labelled.record import DrawnMask, MaskSource
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import files_of, find_root, need, place, read_rows, shortened
+from .layout import files_of, find_root, need, place, read_rows, shortened, without_images
 
 ORGANS = {1: "liver", 2: "pancreas", 3: "kidney", 4: "bladder", 5: "spleen"}
 PAPER = Counts(train=3345, test=872, unit="images", patients=(51, 13))
@@ -31,12 +31,12 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
     what = "AbdomenUS, whose own layout is not published: images/<case>/ and masks/<case>/"
     root = find_root(folder, ("images", "masks"), what)
     images, masks = need(root, "images", "the images"), need(root, "masks", "the masks")
-    by_place = {path.relative_to(masks).with_suffix("").as_posix(): path for path in files_of(masks, below=True)}
+    by_place = {_key(path, masks): path for path in files_of(masks, below=True)}
     looked_for = _stated(root)
-    samples, alone = [], []
+    samples, alone, used = [], [], set()
     for path in files_of(images, below=True):
         relative = path.relative_to(images)
-        name, key = relative.as_posix(), relative.with_suffix("").as_posix()
+        name, key = relative.as_posix(), _key(path, images)
         apart = {value: by_place[f"{key}_{organ}"] for value, organ in ORGANS.items() if f"{key}_{organ}" in by_place}
         if not apart and key not in by_place:
             alone.append(name)
@@ -44,17 +44,25 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
         mask: MaskSource = _united(apart, path) if apart else str(by_place[key])
         case = relative.parts[0] if len(relative.parts) > 1 else relative.stem.partition("_")[0]
         samples.append(Sample(name=name, images=(str(path),), group=case, mask=(mask,)))
-        looked_for[name] = {*looked_for.get(name, ()), *apart}
-    if unknown := sorted(set(looked_for) - {sample.name for sample in samples}):
+        looked_for[name.lower()] = {*looked_for.get(name.lower(), ()), *apart}
+        used |= {f"{key}_{ORGANS[value]}" for value in apart} or {key}
+    if unknown := sorted(set(looked_for) - {sample.name.lower() for sample in samples}):
         raise ValueError(f"{root / 'labelled.csv'}: names {unknown[0]}, which has no image and mask; correct the name")
     problems = (f"{root}: {len(alone)} images have no mask and are no examples: {shortened(alone)}",) if alone else ()
+    spare = [path.relative_to(masks).as_posix() for key, path in by_place.items() if key not in used]
+    problems += without_images(root, "masks", spare)
     data = LabelledData(str(root), "segmentation", tuple(samples), problems=problems)
     data = complete(data, strict, {0: "background"} | ORGANS)
     known = tuple(
-        replace(sample, labelled_classes=tuple(sorted({0, *sample.mask_classes, *looked_for[sample.name]})))
+        replace(sample, labelled_classes=tuple(sorted({0, *sample.mask_classes, *looked_for[sample.name.lower()]})))
         for sample in data.samples
     )
     return deal(replace(data, samples=known), PAPER.train, PAPER.test)
+
+
+def _key(path: Path, folder: Path) -> str:
+    """What an image and its mask have in common: the place in their folders without the suffix, in lower case."""
+    return path.relative_to(folder).with_suffix("").as_posix().lower()
 
 
 def _united(masks: dict[int, Path], image: Path) -> DrawnMask:
@@ -75,7 +83,7 @@ def _united(masks: dict[int, Path], image: Path) -> DrawnMask:
 
 
 def _stated(root: Path) -> dict[str, set[int]]:
-    """The organs that `labelled.csv` says were looked for, by image."""
+    """The organs that `labelled.csv` says were looked for, by image, in lower case."""
     numbers = {organ: value for value, organ in ORGANS.items()}
     path = place(root, "labelled.csv")
     stated = {}
@@ -83,7 +91,7 @@ def _stated(root: Path) -> dict[str, set[int]]:
         words = [word.strip().lower() for word in row["organs"].replace(",", ";").split(";") if word.strip()]
         if unknown := [word for word in words if word not in numbers]:
             raise ValueError(f"{where} names {unknown[0]!r}, which is none of {', '.join(numbers)}; correct it")
-        stated[row["file_name"]] = {numbers[word] for word in words}
+        stated[row["file_name"].lower()] = {numbers[word] for word in words}
     return stated
 
 

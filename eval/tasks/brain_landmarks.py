@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 from echocare_hf.data.labelled import LabelledData, Sample
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import Row, by_stem, files_of, folders_of, place, read_number, read_rows
+from .layout import Row, by_stem, files_of, place, read_number, read_rows, roots
 
 Point = tuple[float, float]
 
@@ -36,7 +36,7 @@ PAPER = Counts(train=80, test=24, unit="images")
 
 def read(folder: Path, *, strict: bool = True) -> LabelledData:
     """The foetal brain benchmark in any of the forms above."""
-    root = next((path for path in (folder, *folders_of(folder)) if files_of(path, (".csv",), below=True)), folder)
+    root = next((path for path in roots(folder) if files_of(path, (".csv",), below=True)), folder)
     tables = files_of(root, (".csv",), below=True)
     if not tables:
         raise ValueError(
@@ -70,7 +70,7 @@ def _one_table(
             f"{', '.join(columns[:6])}; rename one"
         )
     of_patient = next((name for name in PATIENT_COLUMNS if name in columns), None)
-    patients = {PurePath(row[key]).stem: row[of_patient] for _, row in rows if of_patient is not None}
+    patients = {_image_of(row[key], images, where): row[of_patient] for where, row in rows if of_patient is not None}
     each = next((name for name in POINT_COLUMNS if name in columns), None)
     if each is not None and {"x", "y"} <= set(columns):
         return *_row_a_point(table, rows, key, each, images), patients
@@ -118,6 +118,8 @@ def _check_count(count: int, where: str) -> None:
 
 def _image_of(name: str, images: dict[str, Path], where: str) -> str:
     stem = PurePath(name).stem
+    if stem not in images:  # maybe spelled otherwise
+        stem = next((found for found in images if found.lower() == stem.lower()), stem)
     if stem not in images:
         raise ValueError(f"{where} belongs to the image {stem}, which is not in the folder; copy it there")
     return stem

@@ -17,7 +17,7 @@ from pathlib import Path
 from echocare_hf.data.labelled import LabelledData, Sample
 
 from .common import BenchmarkTask, Counts, complete
-from .layout import attributes_of, find_root, need, read_number, read_rows
+from .layout import attributes_of, files_of, find_root, need, read_number, read_rows, shortened
 
 CLASSES = ("2", "3", "4", "5")
 FOLDS = range(1, 6)
@@ -74,7 +74,14 @@ def read(folder: Path, *, strict: bool = True, fold: int = 1) -> LabelledData:
                 attributes=attributes_of(row, ATTRIBUTES),
             )
         )
-    data = LabelledData(str(root), "classification", tuple(samples), class_names=CLASSES)
+    listed = {Path(str(sample.images[0])) for sample in samples}
+    bare = [path.name for path in files_of(need(root, "Images", "the images")) if path not in listed]
+    notes = (
+        (f"{root}: {len(bare)} images have no row in bus_data.csv and are no examples: {shortened(bare)}",)
+        if bare
+        else ()
+    )
+    data = LabelledData(str(root), "classification", tuple(samples), class_names=CLASSES, problems=notes)
     return complete(data, strict)
 
 

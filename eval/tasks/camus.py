@@ -24,7 +24,7 @@ from echocare_hf.data.labelled.record import SplitName
 from echocare_hf.data.reading import open_ultrasound
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import attributes_of, folders_of, need, place, read_number, read_text, shortened
+from .layout import attributes_of, folders_of, need, place, read_number, read_text, roots, shortened
 
 VIEWS = ("2CH", "4CH")
 TARGET = "ejection_fraction"
@@ -101,11 +101,13 @@ def read(folder: Path, *, strict: bool = True, views: tuple[str, ...] = VIEWS) -
 
 def _patients(folder: Path) -> tuple[Path, dict[str, Path]]:
     """The folder of the data set, and that of each patient."""
-    candidates = [folder, *folders_of(folder)]
-    for root in candidates:
+    for root in roots(folder):
         homes = [root, *(found for name in ("database_nifti", "training", "testing") if (found := place(root, name)))]
         patients = {
-            path.name: path for home in homes for path in folders_of(home) if re.fullmatch(r"patient\d+", path.name)
+            path.name.lower(): path
+            for home in homes
+            for path in folders_of(home)
+            if re.fullmatch(r"patient\d+", path.name.lower())
         }
         if patients:
             return root, patients
@@ -121,12 +123,14 @@ def _official_split(root: Path, patients: dict[str, Path]) -> dict[str, SplitNam
     if lists is None:
         folders: dict[str, SplitName] = {"training": "train", "testing": "test"}
         return {
-            patient: folders[home.parent.name] for patient, home in patients.items() if home.parent.name in folders
+            patient: folders[home.parent.name.lower()]
+            for patient, home in patients.items()
+            if home.parent.name.lower() in folders
         }
     parts: dict[str, SplitName] = {}
     for name, split in SPLIT_FILES.items():
         path = need(lists, f"subgroup_{name}.txt", "the official split")
-        for patient in read_text(path).split():
+        for patient in read_text(path).lower().split():
             if parts.setdefault(patient, split) != split:
                 raise ValueError(f"{path}: {patient} stands in {parts[patient]} too; download the split again")
     if missing := [patient for patient in patients if patient not in parts]:

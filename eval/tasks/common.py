@@ -90,6 +90,8 @@ class BenchmarkTask:
             ImportError: if a package that reads the format is not installed.
         """
         root = Path(folder)
+        if root.is_file():
+            raise ValueError(f"{root}: is a file; unpack it, and give the folder that holds {self.key} as published")
         if not root.is_dir():
             raise ValueError(
                 f"{root}: there is no such folder; --data is the folder that holds {self.key} as published"

@@ -24,7 +24,7 @@ from echocare_hf.data.labelled import LabelledData, Sample
 from echocare_hf.data.labelled.record import DrawnMask
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import attributes_of, files_of, image_size, read_number, shortened
+from .layout import attributes_of, files_of, image_size, read_number, roots, shortened
 
 Polygon = tuple[float, ...]
 """x0, y0, x1, y1, ... in pixels, 0 at the outer edge of the first pixel."""
@@ -74,7 +74,7 @@ def read_outlines(folder: Path, strict: bool) -> tuple[dict[Path, Outline], tupl
     Raises:
         ValueError: for a folder without XML files; if `strict` also for a damaged file and a mark whose image is not there.
     """
-    home = next((place for place in (folder, *_below(folder)) if files_of(place, (".xml",))), None)
+    home = next((place for place in roots(folder) if files_of(place, (".xml",))), None)
     if home is None:
         raise ValueError(
             f"{folder / '1.xml'}: was expected here (DDTI: <case>.xml beside <case>_<number>.jpg); give the folder with the XML files"
@@ -105,10 +105,6 @@ def read_outlines(folder: Path, strict: bool) -> tuple[dict[Path, Outline], tupl
     if not outlines:
         raise ValueError(f"{home}: no XML file has a contour in <svg>; download DDTI again")
     return outlines, (*notes, *lost)
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 def _read_case(xml: Path) -> tuple[dict[Path, tuple[Polygon, ...]], list[str], dict[str, str | float]]:

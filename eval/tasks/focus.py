@@ -20,7 +20,7 @@ from echocare_hf.data.labelled.geometry import box_from_row
 from echocare_hf.data.labelled.record import SplitName
 
 from .common import BenchmarkTask, Counts, complete
-from .layout import files_of, find_root, need, read_number, read_text
+from .layout import files_of, find_root, need, read_number, read_text, shortened, without_images
 
 CLASSES = ("cardiac", "thorax")
 PARTS: dict[str, SplitName] = {"training": "train", "validation": "validation", "testing": "test"}
@@ -31,14 +31,27 @@ COLUMNS = ("cx", "cy", "a", "b", "angle")
 def read(folder: Path, *, strict: bool = True) -> LabelledData:
     """FOCUS as its authors publish it."""
     root = find_root(folder, tuple(PARTS), "FOCUS: training, validation and testing")
-    samples = []
+    samples, partial, spare = [], [], []
     for part, split in PARTS.items():
         images = need(root, f"{part}/images", "the images of FOCUS")
         ellipses = need(root, f"{part}/annfiles_ellipse", "the ellipses of FOCUS")
+        used = set()
         for path in files_of(images):
-            boxes = _boxes(need(ellipses, f"{path.stem}.txt", f"the ellipses of {path}"))
-            samples.append(Sample(name=f"{part}/{path.name}", images=(str(path),), split=split, boxes=boxes))
-    return complete(LabelledData(str(root), "detection", tuple(samples), class_names=CLASSES), strict)
+            table = need(ellipses, f"{path.stem}.txt", f"the ellipses of {path}")
+            boxes = _boxes(table)
+            used.add(table.name)
+            name = f"{part}/{path.name}"
+            if {box.class_index for box in boxes} != set(range(len(CLASSES))):
+                partial.append(name)
+            samples.append(Sample(name=name, images=(str(path),), split=split, boxes=boxes))
+        spare += [f"{part}/{path.name}" for path in files_of(ellipses, (".txt",)) if path.name not in used]
+    problems = without_images(root, "files of ellipses", spare)
+    if partial:
+        problems += (
+            f"{root}: {len(partial)} images have not both a heart and a thorax, and no cardiothoracic ratio: {shortened(partial)}",
+        )
+    data = LabelledData(str(root), "detection", tuple(samples), class_names=CLASSES, problems=problems)
+    return complete(data, strict)
 
 
 def _boxes(path: Path) -> tuple[Box, ...]:

@@ -1,6 +1,8 @@
 """Finding and reading the files of a data set as published, and saying what is missing where."""
 
+import codecs
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +12,30 @@ from PIL import Image
 
 from echocare_hf.data.labelled.options import natural_key
 from echocare_hf.data.labelled.pixels import STILL_FORMATS
-from echocare_hf.data.labelled.table import is_blank, is_number
+from echocare_hf.data.labelled.table import delimiter_of, is_blank, is_number, table_text, with_point
 
 Row = dict[str, str]
 
+DEPTH = 6
+"""Levels of folders that hold one folder alone, as unpacking makes them, that are looked through."""
+NO_DATA = "__MACOSX"
+"""What macOS packs beside the files."""
+
+
+def roots(folder: Path) -> list[Path]:
+    """Where a data set may lie: in the folder, in one of those in it, and, where there is one alone, in those below that."""
+    found, here = [folder], folder
+    for _ in range(DEPTH):
+        below = folders_of(here)
+        found += below
+        if len(below) != 1:
+            break
+        here = below[0]
+    return found
+
 
 def find_root(folder: Path, marks: Sequence[str], what: str) -> Path:
-    """The folder that holds all of `marks`: the given one, or the only one in it that does.
+    """The folder that holds all of `marks`: the given one, or the only one of its `roots` that does.
 
     Args:
         folder: what the user gave.
@@ -26,7 +45,7 @@ def find_root(folder: Path, marks: Sequence[str], what: str) -> Path:
     Raises:
         ValueError: if there is none, or more than one.
     """
-    candidates = [folder, *(path for path in folders_of(folder))]
+    candidates = roots(folder)
     found = [path for path in candidates if all(place(path, mark) is not None for mark in marks)]
     if found:
         if found[0] != folder and len(found) > 1:
@@ -48,10 +67,10 @@ def place(folder: Path, name: str) -> Path | None:
         if (path / part).exists():
             path = path / part
             continue
-        named = [child for child in _children(path) if child.name.lower() == part.lower()]
+        named = [child for child in _visible(path) if child.name.lower() == part.lower()]
         if not named:
             return None
-        path = named[0]
+        path = min(named)
     return path
 
 
@@ -80,7 +99,14 @@ def folders_of(folder: Path) -> list[Path]:
 def files_of(folder: Path, suffixes: Sequence[str] = STILL_FORMATS, below: bool = False) -> list[Path]:
     """The files with one of `suffixes` in a folder (and, if asked for, at any level below it), in natural order, hidden ones left out."""
     paths = folder.rglob("*") if below else folder.iterdir()
-    found = [path for path in paths if path.suffix.lower() in suffixes and path.is_file() and path.name[0] not in "._"]
+    found = [
+        path
+        for path in paths
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and path.name[0] not in "._"
+        and NO_DATA not in path.relative_to(folder).parts
+    ]
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
@@ -99,9 +125,14 @@ def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _children(folder: Path) -> list[Path]:
+    return sorted(_visible(folder), key=lambda path: natural_key(path.name))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds, in no order, but for hidden files and what macOS packs beside the files."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: natural_key(path.name))
+    return [path for path in folder.iterdir() if path.name[0] != "." and path.name != NO_DATA]
 
 
 def _listing(folder: Path) -> str:
@@ -123,13 +154,14 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark.
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises:
         ValueError: if it is none.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        raw = path.read_bytes()
+        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as text in UTF-8 ({error}); copy it again") from error
 
@@ -149,32 +181,46 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[str, Row]]:
     """The rows of a CSV file, each with the place that messages call it by.
 
+    Comma, semicolon and tab are recognised, as `read_labelled` does; where semicolons part the cells, a comma in a number is its decimal
+    point.
+
     Args:
         path: the file.
-        columns: those it must have.
+        columns: those it must have, in any case of letters; rows spell them as here.
 
     Raises:
         ValueError: if a column is missing, or a row has another number of cells than there are columns.
     """
-    reader = csv.reader(read_text(path).splitlines())
-    header = [name.strip() for name in next(reader, [])]
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise ValueError(
-            f"{path}: was expected to have the column {', '.join(missing)}, its first line is {', '.join(header) or 'empty'}; use the "
-            "file as published"
-        )
+    try:
+        content = table_text(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); copy it again") from error
+    delimiter = delimiter_of(content)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True)
+    spelled = {name.lower(): name for name in columns}
     rows = []
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
+    try:
+        header = [spelled.get(name.strip().lower(), name.strip()) for name in next(reader, [])]
+        missing = [name for name in columns if name not in header]
+        if missing:
             raise ValueError(
-                f"{path}: line {reader.line_num} has {len(cells)} cells, its first line {len(header)}; download the file again"
+                f"{path}: was expected to have the column {', '.join(missing)}, its first line is {', '.join(header) or 'empty'}; use "
+                "the file as published"
             )
-        rows.append(
-            (f"{path}: line {reader.line_num}", dict(zip(header, (cell.strip() for cell in cells), strict=True)))
-        )
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            where = f"{path}: line {reader.line_num}"
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{where} has {len(cells)} cells, its first line {len(header)}; download the file again"
+                )
+            values = [with_point(cell.strip()) if delimiter == ";" else cell.strip() for cell in cells]
+            rows.append((where, dict(zip(header, values, strict=True))))
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.line_num} cannot be read ({error}); download the file again"
+        ) from error
     if not rows:
         raise ValueError(f"{path}: holds no rows; download it again")
     return rows
@@ -214,6 +260,11 @@ def read_number(cell: str, where: str, kind: Callable[[str], Any] = float) -> An
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"{where} says {cell!r} where a finite number was expected; download the file again")
     return value
+
+
+def without_images(root: Path, what: str, names: Sequence[str]) -> tuple[str, ...]:
+    """A note on labels whose image is not there; nothing without any."""
+    return (f"{root}: {len(names)} {what} belong to no image, and are not used: {shortened(names)}",) if names else ()
 
 
 def shortened(names: Sequence[str], limit: int = 3) -> str:

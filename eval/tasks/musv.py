@@ -16,7 +16,7 @@ from echocare_hf.data.labelled import LabelledData, Sample
 from echocare_hf.data.labelled.record import SplitName
 
 from .common import BenchmarkTask, Counts, complete
-from .layout import by_stem, files_of, find_root, need, shortened
+from .layout import by_stem, files_of, find_root, need, shortened, without_images
 
 PARTS: dict[str, SplitName] = {"train": "train", "valid": "test"}
 PAPER = Counts(train=2203, test=911, unit="frames")
@@ -26,7 +26,7 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
     """Mus-V as its authors publish it."""
     root = find_root(folder, ("Videos", "Annotations"), "Mus-V: Videos/train, Videos/valid and Annotations")
     masks = by_stem(files_of(need(root, "Annotations", "the masks of Mus-V"), below=True))
-    samples, alone = [], []
+    samples, alone, used = [], [], set()
     for part, split in PARTS.items():
         frames = need(root, f"Videos/{part}", "the official split of Mus-V")
         for path in files_of(frames, below=True):
@@ -36,6 +36,7 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
             if path.stem not in masks:
                 alone.append(path.name)
                 continue
+            used.add(path.stem)
             samples.append(
                 Sample(
                     name=f"{part}/{path.name}",
@@ -48,6 +49,7 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
     if not samples:
         raise ValueError(f"{root / 'Annotations'}: no mask has the name of a frame in Videos; unpack Mus-V again")
     problems = (f"{root}: {len(alone)} frames have no mask and are no examples: {shortened(alone)}",) if alone else ()
+    problems += without_images(root, "masks", [path.name for stem, path in masks.items() if stem not in used])
     data = LabelledData(str(root), "segmentation", tuple(samples), problems=problems)
     return complete(data, strict, {0: "background", 1: "vein", 2: "artery"})
 

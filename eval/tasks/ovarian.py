@@ -18,7 +18,7 @@ from echocare_hf.data.labelled import LabelledData, Sample, read_labelled
 from echocare_hf.data.labelled.record import SplitName
 
 from .common import BenchmarkTask, complete, deal
-from .layout import find_root, need, place, read_number, read_text
+from .layout import files_of, find_root, need, place, read_number, read_text, roots, shortened
 
 KINDS = (
     "chocolate cyst",
@@ -37,16 +37,20 @@ PARTS: dict[str, SplitName] = {"train": "train", "val": "test"}
 
 def read(folder: Path, *, strict: bool = True) -> LabelledData:
     """MMOTU, or a folder of benign and malignant images (split by patient as far as `read_labelled` knows them)."""
-    if place(folder, "benign") and place(folder, "malignant"):
-        data = read_labelled(folder, "classification", label="label", classes=CLASSES, strict=strict)
+    apart = next((path for path in roots(folder) if place(path, "benign") and place(path, "malignant")), None)
+    if apart is not None:
+        data = read_labelled(apart, "classification", label="label", classes=CLASSES, strict=strict)
         return data if any(sample.split for sample in data.samples) else deal(data, 80, 20)
     what = "MMOTU: OTU_2d with images, train_cls.txt and val_cls.txt; or folders benign and malignant"
     root = folder if place(folder, "train_cls.txt") else find_root(folder, ("OTU_2d",), what)
     root = place(root, "OTU_2d") or root
-    samples, normal = [], 0
+    samples, normal, listed = [], 0, set()
     for part, split in PARTS.items():
         path = need(root, f"{part}_cls.txt", "the classes of MMOTU")
-        for number, line in enumerate(read_text(path).splitlines(), 1):
+        lines = read_text(path).splitlines()
+        if not any(line.strip() for line in lines):
+            raise ValueError(f"{path}: holds no lines such as '1.JPG  0'; download MMOTU again")
+        for number, line in enumerate(lines, 1):
             words, where = line.split(), f"{path}: line {number}"
             if not words:
                 continue
@@ -55,10 +59,11 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
                 raise ValueError(
                     f"{where} is {line!r}, expected a file name and a class from 0 to 7; download MMOTU again"
                 )
+            stem = words[0].rpartition(".")[0] or words[0]
+            listed.add(stem.lower())
             if kind == NORMAL:
                 normal += 1
                 continue
-            stem = words[0].rpartition(".")[0] or words[0]
             image = need(root, f"images/{stem}.JPG", f"an image that {where} lists")
             samples.append(
                 Sample(
@@ -70,6 +75,11 @@ def read(folder: Path, *, strict: bool = True) -> LabelledData:
                 )
             )
     notes = (f"{root}: {normal} images of a normal ovary are no examples",) if normal else ()
+    bare = [path.name for path in files_of(need(root, "images", "the images")) if path.stem.lower() not in listed]
+    if bare:
+        notes += (
+            f"{root}: {len(bare)} images stand in neither list of classes and are no examples: {shortened(bare)}",
+        )
     return complete(
         LabelledData(str(root), "classification", tuple(samples), class_names=CLASSES, problems=notes), strict
     )

@@ -14,7 +14,7 @@ from echocare_hf.data.labelled import LabelledData, Sample
 from echocare_hf.data.labelled.pixels import CINE_FORMATS
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import files_of, folders_of, need
+from .layout import files_of, folders_of, need, roots
 
 CLASSES = ("HCC", "HEM", "FNH")
 SPELLINGS = {
@@ -31,11 +31,7 @@ PAPER = Counts(train=285, test=68, unit="videos", classes={"HCC": (150, 36), "HE
 
 def read(folder: Path, *, strict: bool = True) -> LabelledData:
     """SYSU-FLL-CEUS as its authors publish it. Every video is decoded once, to see that it can be."""
-    root = (
-        folder
-        if _class_folders(folder)
-        else next((path for path in folders_of(folder) if _class_folders(path)), folder)
-    )
+    root = next((path for path in roots(folder) if _class_folders(path)), folder)
     found = _class_folders(root)
     for name in CLASSES:
         if name not in found:

@@ -16,7 +16,7 @@ from pathlib import Path
 from echocare_hf.data.labelled import LabelledData, Sample
 
 from .common import BenchmarkTask, Counts, complete, deal
-from .layout import by_stem, files_of, find_root, folders_of, need, place
+from .layout import by_stem, files_of, find_root, need, place, roots
 
 PAPER = Counts(
     train=837,
@@ -35,10 +35,10 @@ def read(folder: Path, *, strict: bool = True, paired: bool = False) -> Labelled
         paired: take the high image as what the low one shall look like, pixel by pixel. They are not aligned: a network then learns to
             blur. If False, they are images of low and of high quality; both of a pair have one group and one part.
     """
+    if not isinstance(paired, bool):
+        raise ValueError(f"paired is true or false, not {paired!r}")
     organs = tuple(PAPER.classes)
-    root = next(
-        (path for path in (folder, *folders_of(folder)) if any(place(path, organ) for organ in organs)), folder
-    )
+    root = next((path for path in roots(folder) if any(place(path, organ) for organ in organs)), folder)
     root = find_root(root, organs, "USenhance: a folder an organ, with low_quality and high_quality in each")
     parts = [_organ(root, organ, strict, paired) for organ in organs]
     dealt = [deal(part, *PAPER.classes[organ]) for organ, part in zip(organs, parts, strict=True)]

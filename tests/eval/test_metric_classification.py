@@ -211,6 +211,8 @@ def test_calibration_at_the_ends():
     assert wrong == {"ece_15bins": 1, "brier": 1}
     edge = reliability_bins([[0.6, 0.4]], [0], bins=5)
     assert edge.cases.tolist() == [0, 0, 1, 0, 0]  # 0.6 is the upper end of the third bin
+    nothing = load("calibration").compute(predictions=[], references=[])
+    assert set(nothing) == {"ece_15bins", "brier"} and all(map(math.isnan, nothing.values()))
 
 
 @pytest.mark.parametrize(

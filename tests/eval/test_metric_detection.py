@@ -233,3 +233,36 @@ def test_regression_of_one_case_or_constants():
     assert constant["mae"] == 2.5 and math.isnan(constant["correlation"])
     unknown = load("regression_error").compute(predictions=[3.0], references=[math.nan])
     assert all(map(math.isnan, unknown.values()))
+
+
+def test_no_image_has_no_landmark_error():
+    found = load("landmark_error").compute(predictions=[], references=[], keypoint_names=["apex"])
+    assert set(found) == {"mre_px", "mse_px2", "sdr_2px", "sdr_4px", "sdr_10px", "mre_apex_px"}
+    assert all(map(math.isnan, found.values()))
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "message"),
+    [
+        (
+            "landmark_error",
+            {"predictions": [[[1, 2]], [[1, 2], [3, 4]]], "references": [[[1, 2]], [[1, 2], [3, 4]]]},
+            "same landmarks.*1 or 2 of them",
+        ),
+        ("landmark_error", {"predictions": [[[1, 2, 3]]], "references": [[[1, 2, 3]]]}, "x and y"),
+        ("landmark_error", {"predictions": [[[1, 2]]], "references": [[[math.inf, 2]]]}, "references are infinite"),
+        ("regression_error", {"predictions": [1.0, 2.0], "references": [math.inf, 2.0]}, "references are infinite"),
+        (
+            "oriented_average_precision",
+            {
+                "predictions": [{"scores": [0.9], "labels": [0], "boxes": [[5.0, 5.0, -4.0, 2.0, 0.0]]}],
+                "references": [{"labels": [0], "boxes": [[5.0, 5.0, 4.0, 2.0, 0.0]]}],
+                "class_names": ["heart"],
+            },
+            "prediction 0 holds a box with an axis below 0",
+        ),
+    ],
+)
+def test_wrong_input_is_named(metric, given, message):
+    with pytest.raises(ValueError, match=message):
+        load(metric).compute(**given)

@@ -237,6 +237,16 @@ def test_results_go_into_the_card_beside_what_stands_there(ddti, checkpoint, tmp
         (["--task", "ddti", "--data", "empty", "--epochs", "-3"], ("epochs",)),
         (["--task", "ddti", "--data", "DDTI", "--reader", "fold=2"], ("--reader", "fold")),
         (["--task", "ddti", "--data", "empty", "--reader", "fold"], ("--reader fold", "name=value")),
+        (["--task", "busbra", "--data", "empty", "--reader", "fold=[1"], ("fold=[1", "name=value")),
+        (["--task", "busbra", "--data", "empty", "--reader", "fold=1", "fold=2"], ("fold is given twice",)),
+        (["--task", "ddti", "--data", "empty", "--reader", "strict=false"], ("--reader strict", "leave it out")),
+        (["--task", "ddti", "--data", "a.zip"], ("a.zip", "unpack it")),
+        (["--task", "ddti", "--data", "empty", "--output", "a.zip"], ("--output", "is a file")),
+        (["--task", "ddti", "--data", "empty", "--output", "a.zip/results"], ("--output", "a.zip is a file")),
+        (["--task", "ddti", "--data", "DDTI", "--cpu_minutes", "0"], ("--cpu_minutes", "above 0")),
+        (["--task", "ddti", "--data", "empty", "--model", "***=tiny"], ("***=tiny", "NAME=MODEL")),
+        (["--task", "ddti", "--data", "empty", "--publish", "broken"], ("README.md", "YAML")),
+        (["--task", "ddti", "--data", "empty", "--publish", "several"], ("README.md", "2 models")),
         (["--task", "ddti", "--data", "empty", "--publish", "empty"], ("README.md", "no card")),
         (["--task", "ddti", "--data", "DDTI", "--table", "results.md"], ("--table FILE", "--suite")),
         (["--suite", "proxy", "--data", "empty"], ("breast_busi", "was expected here")),
@@ -247,6 +257,13 @@ def test_results_go_into_the_card_beside_what_stands_there(ddti, checkpoint, tmp
 def test_wrong_input_ends_with_one_line(options, words, ddti, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    for name, header in (
+        ("broken", "tags: [a"),
+        ("several", "model-index: [{name: a, results: []}, {name: b, results: []}]"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"---\n{header}\n---\nA card.\n")
     options = [str(ddti) if word == "DDTI" else word for word in options]
     assert run.main(options) == 2
     lines = capsys.readouterr().err.strip().splitlines()

@@ -1,5 +1,6 @@
 """eval/runner: what becomes of trials that are there, without training any: pairs, corrections, remarks, locks and settings."""
 
+import json
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
-from runner import comparisons, headlines, store, subjects, summary, tables
+from runner import comparisons, headlines, plots, plots_results, store, subjects, summary, tables
 from runner.case_metrics import one_row_a_value
 from runner.store import Trial
 from tasks import TASKS
@@ -193,3 +194,53 @@ def test_a_cell_says_how_far_trials_spread():
     assert tables.cell({"mean": 0.51234, "standard_deviation": 0.01, "count": 3}) == "0.5123 ± 0.0100"
     assert tables.cell({"mean": 0.5, "standard_deviation": None, "count": 1}) == "0.5000"
     assert tables.cell({"mean": None, "standard_deviation": None, "count": 0}) == tables.cell(None) == ""
+
+
+def test_plots_show_the_trials_of_the_tables(tmp_path):
+    """Trials on other data, which the tables leave out, are not drawn beside them either."""
+    for model, seed, data in (("first", 0, "old"), ("second", 0, "new"), ("second", 1, "new")):
+        found = trial(tmp_path / "ddti", model, seed, {"dice": 0.5})
+        record = found.record | {"provenance": {"data_sha256": data, "measured_sha256": "parts"}}
+        (found.folder / "metrics.json").write_text(json.dumps(record))
+    (results,) = plots_results.all_results(tmp_path)
+    assert list(results.models) == ["first"]
+    entry = {"provenance": {"second": [{"data_sha256": "new", "measured_sha256": "parts"}]}}
+    (tmp_path / "results.json").write_text(json.dumps({"subjects": {"ddti": entry}}))
+    (results,) = plots_results.all_results(tmp_path)
+    assert {name: len(trials) for name, trials in results.models.items()} == {"second": 2}
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"seed": 0'])
+def test_a_record_that_says_too_little_is_named(content, tmp_path):
+    found = trial(tmp_path, "first", 0, {"dice": 0.5})
+    (found.folder / "metrics.json").write_text(content)
+    with pytest.raises(ValueError, match=r"first.0.metrics.json: .*remove the folder to repeat the trial"):
+        store.finished_trial(found.folder, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"subjects": {', b"\xff\xfe"])
+def test_a_damaged_results_json_is_named(content, tmp_path):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"results.json: cannot be read .*--table writes it again"):
+        tables.read_results(tmp_path)
+
+
+def test_a_damaged_results_parquet_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "long_table", lambda subject, trials: pd.DataFrame({"task": ["ddti"]}))
+    (tmp_path / "results.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"results.parquet: cannot be read .*--table writes it again"):
+        tables._add_to_files(tmp_path, subjects.benchmark("ddti", {}), [], {})
+
+
+@pytest.mark.parametrize(("units", "warned"), [(1, False), (2, True), (9, True), (10, False)])
+def test_a_bootstrap_of_few_patients_is_called_too_sure(units, warned):
+    row = {"metric": "dice", "model": "first", "other": "second", "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.5}
+    text = tables._intervals({"bootstrap_over_cases": [{**row, "p_holm": 0.5, "units": units}]})
+    assert ("too narrow" in text) == warned and f"{units} in all" in text
+
+
+def test_plots_of_cases_without_any_metric_are_left_out(tmp_path):
+    """Where no image holds a lesion and none is found, no case has an overlap."""
+    cases = pd.DataFrame({"case": ["a", "b"], "group": [None, None], "image": ["a", "b"], "dice": [np.nan, np.nan]})
+    trial(tmp_path / "ddti", "first", 0, {"dice": None}, cases.assign(sex=["F", "M"]))
+    assert plots.draw_all(tmp_path) == []

@@ -261,6 +261,31 @@ def test_wrong_bootstraps_are_named(changes, message):
         bootstrap(len, 0)
 
 
+def test_one_case_or_patient_has_no_interval_and_no_p():
+    for found in (
+        paired_bootstrap([0.9], [0.1], resamples=50),
+        paired_bootstrap([0.9, 0.8], [0.1, 0.2], ["a", "a"], resamples=50),
+        bootstrap(lambda cases: 1.0, 1, resamples=50),
+    ):
+        assert found.units == 1 and found.value > 0
+        assert math.isnan(found.low) and math.isnan(found.high) and math.isnan(found.p)
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan])
+def test_a_case_whose_patient_is_unknown_stands_for_itself(unknown):
+    first, second = [1.0, 2.0, 3.0, 9.0], [0.0, 5.0, 2.0, 1.0]
+    found = paired_bootstrap(first, second, ["a", unknown, "a", unknown], resamples=500)
+    assert found == paired_bootstrap(first, second, ["group a", "case 1", "group a", "case 3"], resamples=500)
+    assert found.units == 3
+
+
+def test_equal_models_differ_in_nothing():
+    values = [0.7, 0.8, 0.9]
+    assert two_sample_t_test(values, values).p == wilcoxon_signed_rank(values, values).p == 1
+    found = paired_bootstrap(values, values, resamples=50)
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
 def test_cases_that_one_model_lacks_are_left_out_of_both():
     found = paired_bootstrap([1.0, math.nan, 3.0], [0.0, 5.0, 2.0], ["a", "b", "c"], resamples=50)
     assert (found.value, found.low, found.high, found.units) == (1, 1, 1, 2)

@@ -233,3 +233,9 @@ def test_readers_state_attributes(layout, needs, expected, tmp_path):
     assert dict(again.attributes) == dict(data.samples[0].attributes)
     if layout == "ddti":
         assert all("margins" not in sample.attributes for sample in data.samples)  # blank in the file
+
+
+def test_blanks_are_unknown_and_spellings_are_one():
+    labels = subgroup_labels(pd.Series(["F", "f ", "M", " ", "", None, "F"]), "sex")
+    assert labels.to_list() == ["F", "F", "M", "unknown", "unknown", "unknown", "F"]
+    assert list(labels.cat.categories) == ["F", "M", "unknown"]

@@ -1,5 +1,6 @@
 """eval/tasks on wrong layouts: each gets one line that names the file, what was expected there, and the cure."""
 
+import csv
 import re
 import shutil
 import sys
@@ -51,6 +52,14 @@ def edit(name, old, new, encoding="utf-8"):
         text = (root / name).read_text(encoding=encoding)
         assert old in text
         (root / name).write_text(text.replace(old, new, 1), encoding=encoding)
+
+    return change
+
+
+def without_last_line(name):
+    def change(root):
+        lines = (root / name).read_text().splitlines()
+        (root / name).write_text("\n".join(lines[:-1]) + "\n")
 
     return change
 
@@ -338,3 +347,132 @@ def test_brain_images_whose_names_tell_no_patient_have_no_group(copy_of):
         "train",
         "test",
     }
+
+
+EVERY_EDITION = {
+    **{name: name for name in TASKS if name in miniatures.LAYOUTS},
+    "abdomenus_organs": "abdomenus",
+    "brain_landmarks_points": "brain_landmarks",
+    "camus_mhd": "camus",
+}
+
+
+def told(data):
+    """What a reader found, whatever the case of letters."""
+    return sorted(
+        (sample.name.lower(), str(sample.group).lower(), sample.split, sample.label, sample.targets)
+        for sample in data.samples
+    ), sorted(
+        (sample.name.lower(), sample.boxes, sample.keypoints, sample.labelled_classes) for sample in data.samples
+    )
+
+
+def files_below(root):
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def unpacked_elsewhere(root):
+    """In four folders that hold nothing else, as unpacking twice makes them, with what macOS and Windows leave beside the files."""
+    inside = root.parent / "inside"
+    root.rename(inside)
+    for folder in [inside, *(path for path in inside.rglob("*") if path.is_dir())]:
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    for path in files_below(inside):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    home = root / "Archiv" / "Daten für Ärzte 数据" / "v1" / "x"
+    home.parent.mkdir(parents=True)
+    shutil.copytree(inside, root / "Archiv" / "__MACOSX")
+    inside.rename(home)
+
+
+def in_capitals(root):
+    for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+        if path.suffix != ".raw":  # the header of its volume names it
+            path.rename(path.with_name(path.name.upper()))
+
+
+def with_windows_lines(root):
+    for path in files_below(root):
+        if path.suffix in (".csv", ".txt", ".xml", ".cfg", ".json"):
+            text = path.read_bytes().decode("utf-8-sig").replace("\n", "\r\n")
+            path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+
+def in_utf_16(root):
+    for path in files_below(root):
+        if path.suffix in (".csv", ".txt", ".json"):
+            path.write_bytes(path.read_bytes().decode("utf-8-sig").encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [
+        *((layout, change) for layout in EVERY_EDITION for change in (unpacked_elsewhere, in_capitals)),
+        *(
+            (layout, with_windows_lines)
+            for layout in EVERY_EDITION
+            if layout not in ("musv", "sysu_fll_ceus", "usenhance")
+        ),
+        *((layout, in_utf_16) for layout in ("busbra", "focus", "camus", "usreport", "ovarian")),
+    ],
+)
+def test_what_unpacking_and_other_systems_make_of_a_layout_is_read_as_before(layout, change, copy_of):
+    root = copy_of(layout)
+    task = TASKS[EVERY_EDITION[layout]]
+    before = told(task.read(root))
+    change(root)
+    assert told(task.read(root)) == before
+
+
+@pytest.mark.parametrize(
+    ("layout", "delimiter"),
+    [("busbra", "\t"), ("thyroid_cineclip", ";"), ("brain_landmarks", ";"), ("brain_landmarks_points", "\t")],
+)
+def test_tables_as_spreadsheets_save_them_are_read_as_before(layout, delimiter, copy_of):
+    root, task = copy_of(layout), TASKS[EVERY_EDITION[layout]]
+    before = told(task.read(root))
+    for path in root.rglob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        if delimiter == ";":  # 12,0 for 12
+            rows = [
+                [f"{cell},0" if cell.isdigit() and layout == "brain_landmarks" else cell for cell in row]
+                for row in rows
+            ]
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert told(task.read(root)) == before
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "words"),
+    [
+        (
+            "musv",
+            remove("Videos/train/subject1_neck_001.png"),
+            ("1 masks belong to no image", "subject1_neck_001.png"),
+        ),
+        ("abdomenus", remove("images/case05/1.png"), ("1 masks belong to no image", "case05/1.png")),
+        ("abdomenus_organs", remove("images/case08_1.png"), ("belong to no image", "case08_1_")),
+        ("focus", remove("training/images/003.png"), ("1 files of ellipses belong to no image", "training/003.txt")),
+        (
+            "focus",
+            lambda root: (root / "testing/annfiles_ellipse/001.txt").write_text("40 40 20 10 30 thorax\n"),
+            ("1 images have not both a heart and a thorax", "testing/001.png"),
+        ),
+        ("busbra", without_last_line("bus_data.csv"), ("1 images have no row in bus_data.csv", "bus_")),
+        ("ovarian", without_last_line("OTU_2d/val_cls.txt"), ("1 images stand in neither list", "24.JPG")),
+    ],
+)
+def test_labels_without_images_and_images_without_labels_are_named(layout, change, words, copy_of):
+    root, task = copy_of(layout), TASKS[EVERY_EDITION[layout]]
+    before = task.read(root).problems
+    change(root)
+    (new,) = set(task.read(root).problems) - set(before)
+    assert all(word in new for word in words), new
+
+
+def test_pairs_are_asked_for_with_true_or_false(copy_of):
+    with pytest.raises(ValueError, match="paired is true or false, not 'maybe'"):
+        TASKS["usenhance"].read(copy_of("usenhance"), paired="maybe")

@@ -40,5 +40,16 @@ class LandmarkError(evaluate.Metric):
             radii: distances that count as found.
             keypoint_names: of the landmarks, their numbers by default.
         """
-        predicted, true = (np.array(side, dtype=np.float64) for side in (predictions, references))
+        counts = sorted({len(image) for side in (predictions, references) for image in side})
+        if len(counts) > 1 or any(
+            len(point) != 2 for side in (predictions, references) for image in side for point in image
+        ):
+            raise ValueError(
+                f"every image needs x and y of the same landmarks, nan where not labelled; got {' or '.join(map(str, counts))} of them"
+            )
+        names = len(keypoint_names or ())
+        predicted, true = (
+            np.array(side, dtype=np.float64).reshape(len(side), counts[0] if counts else names, 2)
+            for side in (predictions, references)
+        )
         return keypoint_metrics(predicted, true, spacing, pairs, radii, keypoint_names)

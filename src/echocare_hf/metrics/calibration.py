@@ -68,10 +68,10 @@ def calibration_metrics(probabilities: ArrayLike, labels: ArrayLike, bins: int =
     Source: Guo et al. 2017, On calibration of modern neural networks (equation 3, 15 bins); Brier 1950, Verification of forecasts
     expressed in terms of probability; scikit-learn's `brier_score_loss`.
     """
+    if not len(np.asarray(labels)) and not len(np.asarray(probabilities)):
+        return {"ece": float("nan"), "brier": float("nan")}
     given, truth = _checked(probabilities, labels)
     found = reliability_bins(given, truth, bins)
-    if not len(truth):
-        return {"ece": float("nan"), "brier": float("nan")}
     gaps = np.nan_to_num(np.abs(found.accuracy - found.confidence))
     squares = np.square(given - np.eye(given.shape[1])[truth]).sum(1)
     return {

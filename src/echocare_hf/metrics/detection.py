@@ -179,6 +179,8 @@ def _objects(image: Mapping[str, Any], classes: int, what: str, scored: bool) ->
             )
     if not all(np.isfinite(values).all() for values in objects.values()):
         raise ValueError(f"{what} holds values that are nan or infinite")
+    if (objects["boxes"][:, 2:4] < 0).any():
+        raise ValueError(f"{what} holds a box with an axis below 0: axes are full lengths")
     if not np.isin(labels, np.arange(classes)).all():
         raise ValueError(f"{what} holds a class outside 0 to {classes - 1}: check `class_names`")
     return objects

@@ -40,7 +40,8 @@ def keypoint_metrics(
         `dict[str, float]`
 
     Raises:
-        ValueError: for shapes that do not fit, predictions that are not finite, a spacing that is not positive, or an impossible pair.
+        ValueError: for shapes that do not fit, predictions that are not finite, infinite references, a spacing that is not positive, or
+            an impossible pair.
 
     Source: Wang et al. 2016, A benchmark for comparison of dental radiography analysis algorithms (MRE and SDR).
     """
@@ -53,6 +54,8 @@ def keypoint_metrics(
     names = [str(index) for index in range(keypoints)] if keypoint_names is None else keypoint_names
     check_names(names, keypoints, "keypoint_names")
     labelled = ~np.isnan(true).any(2)
+    if np.isinf(true).any():
+        raise ValueError("references are infinite: give a landmark that is not labelled nan")
     if not np.isfinite(predicted[labelled]).all():
         raise ValueError("predictions are nan or infinite where there is a reference: give every landmark a position")
     paired = [index for pair in pairs for index in pair]

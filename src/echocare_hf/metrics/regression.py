@@ -36,7 +36,7 @@ def regression_metrics(
         `dict[str, float]`, in the unit of each target.
 
     Raises:
-        ValueError: for shapes or names that do not fit, predictions that are not finite, or spreads below 0.
+        ValueError: for shapes or names that do not fit, predictions that are not finite, infinite references, or spreads below 0.
     """
     predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
     if predicted.shape != true.shape or predicted.ndim != 2:
@@ -44,6 +44,8 @@ def regression_metrics(
             f"predictions and references must both be (samples, targets), got {predicted.shape} and {true.shape}"
         )
     check_names(target_names, predicted.shape[1], "target_names")
+    if np.isinf(true).any():
+        raise ValueError("references are infinite: give a value that is not known nan")
     known = ~np.isnan(true)
     if not np.isfinite(predicted[known]).all():
         raise ValueError("predictions are nan or infinite where there is a reference: the model has diverged")

@@ -183,12 +183,12 @@ def number(value: Any, where: str) -> float:
     if not math.isfinite(result):
         cure = "correct the cell or leave it empty"
         if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
-            cure = f"write it with a point, {_with_point(value)}"
+            cure = f"write it with a point, {with_point(value)}"
         raise ValueError(f"{where}: {value!r} is not a number; {cure}")
     return result
 
 
-def _with_point(cell: str) -> str:
+def with_point(cell: str) -> str:
     """Numbers with a decimal comma, one or several with blanks between, as numbers with a point; any other text as it is."""
     parts = cell.split()
     if not parts or not all(map(_DECIMAL_COMMA.fullmatch, parts)):
@@ -232,11 +232,10 @@ def read_table(path: Path) -> Table:
     """
     if path.suffix.lower() == ".jsonl":
         return _read_jsonl(path)
-    content = _content(path)
-    header = content.partition("\n")[0]
-    if not header.strip():
+    content = table_text(path)
+    if not content.partition("\n")[0].strip():
         raise ValueError(f"{path}: has no header in its first line; name the columns there, e.g. file_name,label")
-    delimiter = max(",;\t", key=header.count)
+    delimiter = delimiter_of(content)
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = []
     try:
@@ -254,13 +253,19 @@ def read_table(path: Path) -> Table:
         ) from error
     if delimiter == ";":
         numbers = [name for name in columns if name.lower() not in _NO_NUMBERS]
-        rows = [row | {name: _with_point(row[name]) for name in numbers if row[name]} for row in rows]
+        rows = [row | {name: with_point(row[name]) for name in numbers if row[name]} for row in rows]
     if not rows:
         raise ValueError(f"{path}: has a header but no rows; add one row an image")
     return Table(source=str(path), root=path.parent, rows=rows, columns=columns)
 
 
-def _content(path: Path) -> str:
+def delimiter_of(content: str) -> str:
+    """What parts the cells of a table: comma, semicolon or tab, whichever its first line has most of."""
+    header = content.partition("\n")[0]
+    return max(",;\t", key=header.count)
+
+
+def table_text(path: Path) -> str:
     """The text of a file in UTF-8, in UTF-16 by its byte order mark (Excel's "Unicode text"), else in Windows-1252 (Excel in the west)."""
     raw = path.read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -273,7 +278,7 @@ def _content(path: Path) -> str:
 
 def _read_jsonl(path: Path) -> Table:
     rows: list[Row] = []
-    for line_number, line in enumerate(_content(path).splitlines(), 1):
+    for line_number, line in enumerate(table_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:
