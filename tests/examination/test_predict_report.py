@@ -24,9 +24,9 @@ from echocare_hf.examination import report_writer
 from echocare_hf.examination.clip import ClipFindings
 from echocare_hf.examination.region import Region
 from echocare_hf.examination.report_frames import FEWEST_FRAMES, MOST_FRAMES, choose_frames, read_frames
+from echocare_hf.examination.report_names import names
 from echocare_hf.examination.report_numbers import find_quantities, supporting_measurement
 from echocare_hf.examination.report_page import draft_section
-from echocare_hf.examination.report_support import names
 from echocare_hf.examination.results import Measurement
 
 REPORT = "The fetal head measures 55 mm. Nodule, 12 mm. No cyst. Round fetal head."
@@ -333,9 +333,14 @@ def test_a_fresh_generator_writes_a_draft_that_holds_any_text(tmp_path, detector
         ("Area 3.2 cm², or 320 mm2.", []),
         ("A4C view, 2D, the 3rd rib, L1.", []),
         ("TI-RADS 4.", ["4"]),
-        ("Pressure of 11mmHg.", ["11"]),
+        ("Pressure of 11mmHg.", ["11mmHg"]),
         ("Heart rate 70/min.", []),
         ("0.5 cm", ["0.5 cm"]),
+        ("Area 11 mm², flow 11 mm/s, 11 mm3.", ["11 mm²", "11 mm/s", "11 mm3"]),
+        ("Nodule of 11 mm x 8.", []),
+        ("5.5.11 mm", ["5.5.11 mm"]),
+        ("1 cm, 2 cm.", ["2 cm"]),
+        ("eleven millimetres, 十一毫米, 1/2 cm", ["1/2 cm"]),
     ],
 )
 def test_numbers_that_no_measurement_supports(text, unsupported):
@@ -359,6 +364,10 @@ def test_numbers_that_no_measurement_supports(text, unsupported):
         ("Delivery.", "liver", False),
         ("Lesion on the left.", "lesion", True),
         ("肝脏正常。", "left_ventricle", False),
+        ("肝脏正常。", "liver", True),
+        ("LV is dilated; solved.", "left_ventricle", True),
+        ("lv solved.", "left_ventricle", False),
+        ("胎头双顶径92mm", "bpd", True),
     ],
 )
 def test_structures_that_a_sentence_names(text, structure, is_named):

@@ -21,6 +21,7 @@ from echocare_hf.metrics.findings import FindingRules
 from .draft import Contradiction, DraftReport, DraftSentence
 from .findings import package_rules, text_findings
 from .languages import language_of
+from .numbers import find_quantities
 
 # A mark that ends a sentence: a point only before a space, so that 3.5 mm stays whole.
 _END = re.compile(r"[。！？；]+|[.!?;]+(?=\s|$)|\n+")
@@ -149,6 +150,7 @@ def check_report(
             {name: label for name, label in said[index].items() if label != "unknown"},
             tuple(_contradictions(of_exam[index], probabilities, thresholds)),
             () if frames is None else tuple(frames[index]),
+            tuple(find_quantities(part)),
         )
         for index, part in enumerate(parts)
     )
