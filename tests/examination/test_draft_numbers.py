@@ -27,6 +27,7 @@ MEASURED = (
         ("Fetal head circumference 55 mm.", [None]),
         ("Fetal head 231 mm.", [None]),
         ("Fetal head at a depth of 55 mm.", [None]),
+        ("Fetal head at 55 mm.", [None]),
         ("Two fetal heads, 55 mm and 55 mm.", [1, None]),  # one measurement, one number
         ("LVEF 55 %.", [2]),
         ("射血分数约百分之五十五。", [2]),

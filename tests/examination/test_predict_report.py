@@ -97,6 +97,10 @@ def test_each_sentence_is_tied_to_frames_and_numbers_to_measurements(run):
     assert measurement["value"] == pytest.approx(55, abs=0.5)
     assert (long_axis["frames"], long_axis["basis"]) == ([LONGEST], "measurement")
     assert not long_axis["is_flagged"] and not long_axis["unsupported_numbers"]
+    (number,) = long_axis["numbers"]
+    assert (number["text"], number["value"], number["unit"], number["status"]) == ("55 mm", 55, "mm", "measured")
+    assert long_axis["text"][number["start"] : number["end"]] == "55 mm" and number["measurement"] == place
+    assert [(each["text"], each["status"]) for each in nodule["numbers"]] == [("12 mm", "unsupported")]
     assert nodule["unsupported_numbers"] == ["12 mm"] and nodule["is_flagged"] and nodule["measurements"] == []
     (contradiction,) = cyst["contradictions"]
     assert (contradiction["finding"], contradiction["said"]) == ("cyst", "absent") and cyst["is_flagged"]
@@ -117,6 +121,10 @@ def test_the_text_has_notice_flags_and_measurements_apart(run):
     at = next(index for index, line in enumerate(lines) if "Nodule, 12 mm." in line)
     assert re.match(r"\[0\.\d\d\] ", lines[at]) and lines[at + 1].strip() == "⚠ no measurement supports: 12 mm"
     assert "says that cyst is absent, the images say" in said
+    at = next(index for index, line in enumerate(lines) if "The fetal head measures 55 mm." in line)
+    assert re.match(
+        rf"measured: fetal head: long axis, maximum 5[45]\.\d mm \(frame {LONGEST}\)", lines[at + 1].strip()
+    )
     assert re.search(rf"long axis, maximum: 5[45]\.\d mm \(frame {LONGEST}, detector\)", measured)
     assert "mm²" in measured and "12 mm" not in measured
 
@@ -130,6 +138,8 @@ def test_the_page_shows_frames_beside_the_sentences(run):
     assert "55 mm." in rows[0] and f"frame {LONGEST}, " in rows[0] and rows[0].count("data:image/jpeg") == 1
     for row, wanted in zip(rows, ("55 mm.", "12 mm.", "No cyst.", "Round "), strict=False):
         assert wanted in section and "data:image/jpeg;base64," in row
+    assert f"measured: fetal head: long axis, maximum 55.0 mm (frame {LONGEST})" in rows[0]
+    assert '<div class="warn unsupported" lang="en">' in section
     assert "DRAFT" in section and "no measurement supports: 12 mm" in section
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
     for frame in record["report"]["frames"]:
@@ -190,6 +200,17 @@ def test_dicom_input_gives_a_basic_text_sr(tmp_path, detector, generator, is_cli
     assert [item.TextValue.split("] ")[1].split(" ⚠")[0] for item in found] == [
         *("The fetal head measures 55 mm.", "Nodule, 12 mm.", "No cyst.", "Round fetal head."),
     ]
+    numbers = [
+        (item.ConceptNameCodeSequence[0].CodeMeaning, item.RelationshipType, item.TextValue)
+        for sentence in found
+        for item in sentence.ContentSequence
+        if item.ValueType == "TEXT"
+    ]
+    assert numbers[1:] == [("Number that no measurement supports", "HAS PROPERTIES", "12 mm")]
+    assert numbers[0][:2] == ("Number that was measured", "HAS PROPERTIES")
+    assert re.match(r"55 mm: fetal head: long axis.*: 5[45]\.\d mm ", numbers[0][2])
+    comments = [item.TextValue for item in report.ContentSequence if item.ValueType == "TEXT"]
+    assert any("counted from 0" in text for text in comments) == is_clip
     reference = found[0].ContentSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID == STUDY["SOPInstanceUID"]
     assert reference.get("ReferencedFrameNumber") == (LONGEST + 1 if is_clip else None)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echocare_hf.reports.card import examples_text
 from echocare_hf.reports.checking import FindingThresholds, check_report
 from echocare_hf.reports.number_words import worded_number
 from echocare_hf.reports.numbers import find_quantities
@@ -130,3 +131,9 @@ def test_a_draft_that_nobody_measured_says_so_of_each_number():
     assert draft.to_dict()["sentences"][0]["unsupported_numbers"] == ["11", "8 mm", "one centimetre"]
     chinese_draft = check_report("结节大小约十一毫米。", {}, FindingThresholds({}, {}))
     assert "⚠ 无测量值支持：十一毫米" in chinese_draft.to_text()
+
+
+def test_the_examples_of_a_card_name_the_numbers_that_nobody_measured():
+    draft = check_report("Nodule of 11 x 8 mm.", {}, FindingThresholds({}, {})).to_dict()
+    example = {"kind": "good", "name": "p1", "rouge_l_f1": 0.5, "written": "", "nearest_neighbour": "", "draft": draft}
+    assert "- numbers that nobody measured: 11; 8 mm\n" in examples_text([example])

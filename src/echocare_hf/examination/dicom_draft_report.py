@@ -14,6 +14,8 @@ from typing import Any
 from pydicom.sr.coding import Code
 from pydicom.uid import BasicTextSRStorage
 
+from echocare_hf.reports.languages import language_code
+
 from .dicom_codes import COMMENT, private_code
 from .dicom_common import DRAFT, import_highdicom, quiet, set_instance_uid, weights_of
 from .dicom_report import observer
@@ -139,7 +141,7 @@ def _number(number: CheckedNumber, draft: ExaminationDraft) -> Any:
 
 
 def _language(language: str) -> Any:
-    code = language.lower().split("-")[0]
+    code = language_code(language)
     meaning = LANGUAGES.get(code, "English")
     concept = Code(code if code in LANGUAGES else "en", "RFC5646", meaning)
     return import_highdicom().sr.CodeContentItem(LANGUAGE, concept, relationship_type="HAS CONCEPT MOD")

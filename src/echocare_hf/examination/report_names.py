@@ -34,7 +34,8 @@ _TELLING = (
 _LENGTHS = ("long axis", "short axis", "width", "height", "distance")
 # Lengths that no model measures, and words of those that they do.
 _OTHER_LENGTH = re.compile(
-    rf"\bdepth\b|\bdeep\b|thick|\bwall\b|\bfrom the skin\b|深|厚|{_CALLED['circumference']}", re.IGNORECASE
+    rf"\bdepth\b|\bat (?:about |approximately |ca\.? )?\d|\bdeep\b|thick|\bwall\b|\bfrom the skin\b|深|厚|{_CALLED['circumference']}",
+    re.IGNORECASE,
 )
 _LENGTH = re.compile(
     r"diameter|\bax[ie]s\b|\blength\b|\bwid(?:e|th)\b|\bheight\b|\bBPD\b|\d ?x ?\d|×|径|长|宽|大小|范围", re.IGNORECASE

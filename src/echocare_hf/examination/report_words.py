@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from echocare_hf.reports.draft import flag_words
+from echocare_hf.reports.languages import language_code
 
 from .overlays import quantity_text
 from .report_draft import measured_text
@@ -70,7 +71,7 @@ def page_language(language: str) -> str:
     Args:
         language: of the report, "en", "zh-CN", ...
     """
-    code = language.lower().split("-")[0]
+    code = language_code(language)
     return code if code in _WORDS else "en"
 
 

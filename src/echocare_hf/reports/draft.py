@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .languages import draft_notice
+from .languages import draft_notice, language_code
 from .numbers import Quantity
 
 _WORDS = {
@@ -36,7 +36,7 @@ def flag_words(kind: str, language: str = "en", **values: Any) -> str:
         language: of the report, "en", "zh", ...
         values: `finding` and `probability`, 0 to 1; or `numbers`; or `frames`.
     """
-    return _WORDS.get(language.split("-")[0], _WORDS["en"])[kind].format(**values)
+    return _WORDS.get(language_code(language), _WORDS["en"])[kind].format(**values)
 
 
 @dataclass(frozen=True)
