@@ -155,6 +155,10 @@ def test_headings_of_a_chinese_report_are_chinese(run, language):
         assert heading in shown
     assert not re.search("DRAFT\\||Measurement|no measurement supports|says that", section)
     assert f'lang="{language}"' in section and 'lang="en"' not in section
+    (told,) = (each for each in record["report"]["sentences"] if each["unsupported_numbers"])
+    earlier = {key: value for key, value in told.items() if key != "numbers"}
+    earlier = {**record, "report": {**record["report"], "sentences": [earlier]}}
+    assert "no measurement supports: 12 mm" in draft_section(earlier, output)
     french = draft_section({**record, "report": {**record["report"], "language": "fr"}}, output)
     assert 'lang="fr"' in french and "Measurements (" in french and 'lang="en"' in french
 

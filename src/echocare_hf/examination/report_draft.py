@@ -124,7 +124,7 @@ def number_record(number: CheckedNumber) -> dict[str, Any]:
         "text": quantity.text,
         "start": quantity.start,
         "end": quantity.end,
-        "value": quantity.value,
+        "value": None if quantity.value is None else round(quantity.value, 6),
         "unit": quantity.unit,
         "status": "unsupported" if number.measurement is None else "measured",
         "measurement": number.measurement,

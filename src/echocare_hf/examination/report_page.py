@@ -118,11 +118,16 @@ def _sentence(sentence: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     notes = []
     for found in sentence["contradictions"]:
         notes.append(("warn", f"{FLAG} {flag_words(found['said'], spoken, **found)}"))
-    for is_flag, text in number_notes(sentence["numbers"], report["measurements"], spoken):
+    for is_flag, text in number_notes(_numbers(sentence), report["measurements"], spoken):
         notes.append(("warn unsupported", f"{FLAG} {text}") if is_flag else ("soft", text))
     lines = "".join(f'<div class="{kind}" lang="{spoken}">{escaped(text)}</div>' for kind, text in notes)
     flagged = " flagged" if sentence["is_flagged"] else ""
     return f'<div class="sentence{flagged}"><p>{escaped(sentence["text"])}</p>{meter}{lines}</div>'
+
+
+def _numbers(sentence: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The numbers of a sentence; a result of an earlier version names those alone that no measurement supports."""
+    return sentence.get("numbers", [{"text": text} for text in sentence["unsupported_numbers"]])
 
 
 def _measured(report: Mapping[str, Any], is_clip: bool, spoken: str) -> str:
