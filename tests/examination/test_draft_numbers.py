@@ -25,6 +25,9 @@ MEASURED = (
         ("Nodule of 55 mm.", [None]),  # an equal value of something else
         ("胎头长径55mm，头围231mm。", [1, 0]),
         ("Fetal head circumference 55 mm.", [None]),
+        ("HC 231 mm.", [0]),
+        ("AC 231 mm.", [None]),
+        ("Head circumference 23.1 cm.", [0]),
         ("Fetal head 231 mm.", [None]),
         ("Fetal head at a depth of 55 mm.", [None]),
         ("Fetal head at 55 mm.", [None]),

@@ -2,7 +2,7 @@
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import yaml
 
@@ -10,6 +10,7 @@ from echocare_hf.anatomy import AnatomyTree
 
 from .results import Measurement
 
+_OTHER_NAMES = Path(__file__).with_name("structure_names.yaml")
 _SHORTEST_NAME = 3  # letters; shorter aliases occur within texts by chance, and count in capitals alone
 
 # What measurements are called in texts, by their names before a comma ("long axis, maximum").
@@ -78,14 +79,16 @@ def _name_pattern(structure: str) -> re.Pattern[str]:
         known |= {node.name, *node.aliases}
     words = sorted((name for name in known if len(name) >= _SHORTEST_NAME), key=len, reverse=True)
     parts = [rf"(?<![A-Za-z])(?:{'|'.join(map(re.escape, words))})(?:s|es)?(?![A-Za-z])"] if words else []
-    parts += [rf"(?-i:(?<![A-Za-z]){name}(?![A-Za-z]))" for name in known if re.fullmatch("[A-Z]{2}", name)]
     others = _other_names().get(structure.strip().lower().replace(" ", "_"), [])
-    return re.compile("|".join([*parts, *map(re.escape, others)]) or r"(?!)", re.IGNORECASE)
+    short = [name for name in (*known, *others) if re.fullmatch("[A-Z]{2,3}", name)]
+    parts += [rf"(?-i:(?<![A-Za-z])(?:{'|'.join(short)})(?![A-Za-z]))"] if short else []
+    parts += [re.escape(name) for name in others if name not in short]
+    return re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
 
 @cache
 def _other_names() -> dict[str, list[str]]:
-    return yaml.safe_load(files(__package__).joinpath("structure_names.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(_OTHER_NAMES.read_text(encoding="utf-8"))
 
 
 __all__ = ["names", "names_measurement"]
