@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.sr.coding import Code
 from pydicom.uid import BasicTextSRStorage
 
+from echocare_hf.reports.draft import FLAG
 from echocare_hf.reports.languages import language_code
 
 from .dicom_codes import COMMENT, private_code
@@ -110,7 +111,8 @@ def _sentence(image: Source, sentence: SupportedSentence, draft: ExaminationDraf
     Each of its numbers is an item of its own below it: an unsupported one, or one that was measured, with the measurement.
     """
     hd = import_highdicom()
-    item = _text(FINDING, " ".join(sentence_lines(sentence, draft)))
+    first, *notes = sentence_lines(sentence, draft)
+    item = _text(FINDING, " ".join([first, *(note for note in notes if note.startswith(FLAG))]))
     header = image.header
     frames = sentence.frames if image.is_multi_frame else sentence.frames[:1]
     images = [
