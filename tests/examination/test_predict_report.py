@@ -352,7 +352,7 @@ def test_a_fresh_generator_writes_a_draft_that_holds_any_text(tmp_path, detector
         ("Nodule of 1.1 x 0.8 cm.", []),
         ("Nodule of 11x9 mm.", ["9 mm"]),
         ("结节大小11mm×8mm，深约12mm。", ["12mm"]),
-        ("Eleven to 11 cm.", ["11 cm"]),
+        ("Eleven to 11 cm.", ["Eleven", "11 cm"]),
         ("Ejection fraction 55%, then 54.6 %.", []),
         ("Ejection fraction 54 %.", ["54 %"]),
         ("Area 3.2 cm², or 320 mm2.", []),
@@ -364,7 +364,7 @@ def test_a_fresh_generator_writes_a_draft_that_holds_any_text(tmp_path, detector
         ("Area 11 mm², flow 11 mm/s, 11 mm3.", ["11 mm²", "11 mm/s", "11 mm3"]),
         ("Nodule of 11 mm x 8.", []),
         ("5.5.11 mm", ["5.5.11 mm"]),
-        ("1 cm, 2 cm.", ["2 cm"]),
+        ("1 cm, 2 cm.", ["1 cm", "2 cm"]),
         ("eleven millimetres, 十一毫米, 1/2 cm", ["1/2 cm"]),
     ],
 )
