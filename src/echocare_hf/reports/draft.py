@@ -80,8 +80,8 @@ class DraftSentence:
 
     @property
     def is_flagged(self) -> bool:
-        """Whether it contradicts a finding, or no measurement supports a number in it."""
-        return bool(self.contradictions or self.numbers)
+        """Whether it contradicts a finding. Numbers that nobody measured are another kind of flag, `numbers`."""
+        return bool(self.contradictions)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class DraftReport:
 
     @property
     def flagged(self) -> tuple[DraftSentence, ...]:
-        """The sentences that contradict a finding, or have numbers that no measurement supports."""
+        """The sentences that contradict a finding."""
         return tuple(sentence for sentence in self.sentences if sentence.is_flagged)
 
     def to_text(self) -> str:

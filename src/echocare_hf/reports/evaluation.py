@@ -102,7 +102,7 @@ def flag_metrics(drafts: Sequence[DraftReport], names: Sequence[str], targets: n
                 flagged += name in doubted
                 right += name in doubted and is_wrong
     return {
-        "flagged_sentences": mean_known([bool(sentence.contradictions) for sentence in sentences]),
+        "flagged_sentences": mean_known([sentence.is_flagged for sentence in sentences]),
         "flag_precision": right / flagged if flagged else float("nan"),
         "flag_recall": right / wrong if wrong else float("nan"),
     }
