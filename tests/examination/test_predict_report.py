@@ -24,9 +24,9 @@ from echocare_hf.examination import report_writer
 from echocare_hf.examination.clip import ClipFindings
 from echocare_hf.examination.region import Region
 from echocare_hf.examination.report_frames import FEWEST_FRAMES, MOST_FRAMES, choose_frames, read_frames
+from echocare_hf.examination.report_names import names
 from echocare_hf.examination.report_numbers import find_quantities, supporting_measurement
 from echocare_hf.examination.report_page import draft_section
-from echocare_hf.examination.report_support import names
 from echocare_hf.examination.results import Measurement
 
 REPORT = "The fetal head measures 55 mm. Nodule, 12 mm. No cyst. Round fetal head."
@@ -97,6 +97,10 @@ def test_each_sentence_is_tied_to_frames_and_numbers_to_measurements(run):
     assert measurement["value"] == pytest.approx(55, abs=0.5)
     assert (long_axis["frames"], long_axis["basis"]) == ([LONGEST], "measurement")
     assert not long_axis["is_flagged"] and not long_axis["unsupported_numbers"]
+    (number,) = long_axis["numbers"]
+    assert (number["text"], number["value"], number["unit"], number["status"]) == ("55 mm", 55, "mm", "measured")
+    assert long_axis["text"][number["start"] : number["end"]] == "55 mm" and number["measurement"] == place
+    assert [(each["text"], each["status"]) for each in nodule["numbers"]] == [("12 mm", "unsupported")]
     assert nodule["unsupported_numbers"] == ["12 mm"] and nodule["is_flagged"] and nodule["measurements"] == []
     (contradiction,) = cyst["contradictions"]
     assert (contradiction["finding"], contradiction["said"]) == ("cyst", "absent") and cyst["is_flagged"]
@@ -117,6 +121,10 @@ def test_the_text_has_notice_flags_and_measurements_apart(run):
     at = next(index for index, line in enumerate(lines) if "Nodule, 12 mm." in line)
     assert re.match(r"\[0\.\d\d\] ", lines[at]) and lines[at + 1].strip() == "⚠ no measurement supports: 12 mm"
     assert "says that cyst is absent, the images say" in said
+    at = next(index for index, line in enumerate(lines) if "The fetal head measures 55 mm." in line)
+    assert re.match(
+        rf"measured: fetal head: long axis, maximum 5[45]\.\d mm \(frame {LONGEST}\)", lines[at + 1].strip()
+    )
     assert re.search(rf"long axis, maximum: 5[45]\.\d mm \(frame {LONGEST}, detector\)", measured)
     assert "mm²" in measured and "12 mm" not in measured
 
@@ -130,6 +138,8 @@ def test_the_page_shows_frames_beside_the_sentences(run):
     assert "55 mm." in rows[0] and f"frame {LONGEST}, " in rows[0] and rows[0].count("data:image/jpeg") == 1
     for row, wanted in zip(rows, ("55 mm.", "12 mm.", "No cyst.", "Round "), strict=False):
         assert wanted in section and "data:image/jpeg;base64," in row
+    assert f"measured: fetal head: long axis, maximum 55.0 mm (frame {LONGEST})" in rows[0]
+    assert '<div class="warn unsupported" lang="en">' in section
     assert "DRAFT" in section and "no measurement supports: 12 mm" in section
     assert not re.search(r"<script|https?://|src=\"(?!data:)", page)
     for frame in record["report"]["frames"]:
@@ -145,6 +155,10 @@ def test_headings_of_a_chinese_report_are_chinese(run, language):
         assert heading in shown
     assert not re.search("DRAFT\\||Measurement|no measurement supports|says that", section)
     assert f'lang="{language}"' in section and 'lang="en"' not in section
+    (told,) = (each for each in record["report"]["sentences"] if each["unsupported_numbers"])
+    earlier = {key: value for key, value in told.items() if key != "numbers"}
+    earlier = {**record, "report": {**record["report"], "sentences": [earlier]}}
+    assert "no measurement supports: 12 mm" in draft_section(earlier, output)
     french = draft_section({**record, "report": {**record["report"], "language": "fr"}}, output)
     assert 'lang="fr"' in french and "Measurements (" in french and 'lang="en"' in french
 
@@ -190,6 +204,17 @@ def test_dicom_input_gives_a_basic_text_sr(tmp_path, detector, generator, is_cli
     assert [item.TextValue.split("] ")[1].split(" ⚠")[0] for item in found] == [
         *("The fetal head measures 55 mm.", "Nodule, 12 mm.", "No cyst.", "Round fetal head."),
     ]
+    numbers = [
+        (item.ConceptNameCodeSequence[0].CodeMeaning, item.RelationshipType, item.TextValue)
+        for sentence in found
+        for item in sentence.ContentSequence
+        if item.ValueType == "TEXT"
+    ]
+    assert numbers[1:] == [("Number that no measurement supports", "HAS PROPERTIES", "12 mm")]
+    assert numbers[0][:2] == ("Number that was measured", "HAS PROPERTIES")
+    assert re.match(r"55 mm: fetal head: long axis.*: 5[45]\.\d mm ", numbers[0][2])
+    comments = [item.TextValue for item in report.ContentSequence if item.ValueType == "TEXT"]
+    assert any("counted from 0" in text for text in comments) == is_clip
     reference = found[0].ContentSequence[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSOPInstanceUID == STUDY["SOPInstanceUID"]
     assert reference.get("ReferencedFrameNumber") == (LONGEST + 1 if is_clip else None)
@@ -327,15 +352,20 @@ def test_a_fresh_generator_writes_a_draft_that_holds_any_text(tmp_path, detector
         ("Nodule of 1.1 x 0.8 cm.", []),
         ("Nodule of 11x9 mm.", ["9 mm"]),
         ("结节大小11mm×8mm，深约12mm。", ["12mm"]),
-        ("Eleven to 11 cm.", ["11 cm"]),
+        ("Eleven to 11 cm.", ["Eleven", "11 cm"]),
         ("Ejection fraction 55%, then 54.6 %.", []),
         ("Ejection fraction 54 %.", ["54 %"]),
         ("Area 3.2 cm², or 320 mm2.", []),
         ("A4C view, 2D, the 3rd rib, L1.", []),
         ("TI-RADS 4.", ["4"]),
-        ("Pressure of 11mmHg.", ["11"]),
+        ("Pressure of 11mmHg.", ["11mmHg"]),
         ("Heart rate 70/min.", []),
         ("0.5 cm", ["0.5 cm"]),
+        ("Area 11 mm², flow 11 mm/s, 11 mm3.", ["11 mm²", "11 mm/s", "11 mm3"]),
+        ("Nodule of 11 mm x 8.", []),
+        ("5.5.11 mm", ["5.5.11 mm"]),
+        ("1 cm, 2 cm.", ["1 cm", "2 cm"]),
+        ("eleven millimetres, 十一毫米, 1/2 cm", ["1/2 cm"]),
     ],
 )
 def test_numbers_that_no_measurement_supports(text, unsupported):
@@ -359,6 +389,10 @@ def test_numbers_that_no_measurement_supports(text, unsupported):
         ("Delivery.", "liver", False),
         ("Lesion on the left.", "lesion", True),
         ("肝脏正常。", "left_ventricle", False),
+        ("肝脏正常。", "liver", True),
+        ("LV is dilated; solved.", "left_ventricle", True),
+        ("lv solved.", "left_ventricle", False),
+        ("胎头双顶径92mm", "bpd", True),
     ],
 )
 def test_structures_that_a_sentence_names(text, structure, is_named):

@@ -1,5 +1,8 @@
 """The report generator: losses, generation, sets of images, decoders, and that it learns, saves and loads."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -13,12 +16,15 @@ from transformers import (
     BertConfig,
     GPT2Config,
     LlamaConfig,
+    OPTConfig,
+    Qwen2Config,
     Trainer,
     TrainingArguments,
     VisionEncoderDecoderModel,
 )
 
 from echocare_hf import EchoCareForReportGeneration, EchoCareModel, EchoCareReportConfig, checkpoint_path
+from echocare_hf.model.cross_attention_echocare_report import EchoCareImageAttention
 from report_sizes import NO_DROPOUT, SMALL_DECODER, SMALL_ENCODER
 
 TEXTS = [
@@ -351,10 +357,81 @@ def test_any_decoder_with_cross_attention(name, tmp_path):
         assert model.generate(**uneven, max_new_tokens=2).shape[0] == 2
 
 
-def test_a_decoder_without_cross_attention_is_refused():
-    llama = LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    with pytest.raises(ValueError, match="LlamaForCausalLM has no cross-attention"):
-        EchoCareForReportGeneration.from_preset("tiny", TEXTS, decoder=llama, **OF_ENCODER)
+BLOCKS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+WITHOUT_CROSS_ATTENTION = {
+    "llama": LlamaConfig(**BLOCKS, intermediate_size=16, num_key_value_heads=1),
+    "qwen2": Qwen2Config(**BLOCKS, intermediate_size=16, num_key_value_heads=1),
+    "opt": OPTConfig(**BLOCKS, ffn_dim=16, word_embed_proj_dim=16),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_CROSS_ATTENTION)
+def test_a_decoder_without_cross_attention_gets_it(name, tmp_path):
+    torch.manual_seed(0)
+    model, processor = EchoCareForReportGeneration.from_preset(
+        "tiny", TEXTS, decoder=WITHOUT_CROSS_ATTENTION[name], findings=["cyst"], finding_tokens=True, **OF_ENCODER
+    )
+    loss = model(**processor(images=images(2), text=TEXTS[:2])).loss
+    loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.image_attention.layers[0].output.parameters())
+    assert model.encoder.image_projection.weight.grad.any()
+
+    a, b, c = images(3)
+    batch = processor(images=[[a, b], [c]], organ=["liver", None])
+    for options in ({}, {"num_beams": 3}):
+        options = {"max_new_tokens": 6, "min_new_tokens": 6, **options}
+        written = model.generate(**batch, **options)
+        assert written.tolist() == model.generate(**batch, **options, use_cache=False).tolist()
+        alone = [processor(images=[[a, b]], organ=["liver"]), processor(images=[[c]], organ=[None])]
+        for row, inputs in enumerate(alone):
+            assert model.generate(**inputs, **options)[0, -6:].tolist() == written[row, -6:].tolist()
+    with torch.no_grad():
+        shown, turned, other = (model(**processor(images=[group])).logits for group in ([a, b], [b, a], [c]))
+    torch.testing.assert_close(shown, turned)
+    assert (shown - other).abs().max() > 1e-4
+    model.save_pretrained(tmp_path)
+    loaded = EchoCareForReportGeneration.from_pretrained(tmp_path)
+    for one in (loaded, copy.deepcopy(model)):
+        assert one.generate(**batch, **options).tolist() == written.tolist()
+
+
+def test_a_pretrained_decoder_without_cross_attention_sees_the_images(tmp_path):
+    torch.manual_seed(0)
+    llama, processor = EchoCareForReportGeneration.from_preset(
+        "tiny", TEXTS, decoder=WITHOUT_CROSS_ATTENTION["llama"], **OF_ENCODER
+    )
+    llama.decoder.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    model, processor = EchoCareForReportGeneration.from_preset("tiny", decoder=str(tmp_path), **OF_ENCODER)
+    weight = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(model.decoder.state_dict()[weight], llama.decoder.state_dict()[weight])
+    with torch.no_grad():
+        shown, other = (model(**processor(images=[[image]])).logits for image in images(2))
+    assert (shown - other).abs().max() > 1e-4
+
+
+def test_checkpointed_blocks_look_again_in_the_backward_pass():
+    torch.manual_seed(0)
+    model, processor = EchoCareForReportGeneration.from_preset(
+        "tiny", TEXTS, decoder=WITHOUT_CROSS_ATTENTION["llama"], **OF_ENCODER
+    )
+    inputs = processor(images=images(2), text=TEXTS[:2])
+    gradients = []
+    for enable in (False, True):
+        model.train().encoder.eval()
+        if enable:
+            model.gradient_checkpointing_enable()
+        model(**inputs, use_cache=False).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_decoder_that_cannot_see_images_is_refused():
+    alone = torch.nn.Linear(4, 4)
+    alone.config = SimpleNamespace(num_hidden_layers=2, hidden_size=4)
+    with pytest.raises(ValueError, match="Linear has neither cross-attention nor blocks"):
+        EchoCareImageAttention(alone)
 
 
 def test_the_encoder_of_a_checkpoint():

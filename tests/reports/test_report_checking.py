@@ -6,7 +6,7 @@ import pytest
 from echocare_hf.reports import FindingThresholds, check_report, text_findings
 from echocare_hf.reports.checking import sentence_confidences, split_sentences
 from echocare_hf.reports.findings import finding_names, finding_targets, rule_organ
-from echocare_hf.reports.languages import DRAFT_NOTICES, language_of
+from echocare_hf.reports.languages import DRAFT_NOTICES, draft_notice, language_code, language_of, metric_language
 
 SURE = FindingThresholds(
     absent=dict.fromkeys(("pleural_effusion", "b_lines", "nodule_or_mass", "cyst"), 0.2),
@@ -55,6 +55,19 @@ def test_a_sentence_against_the_head(text, organ, finding, probability, is_flagg
 def test_a_denial_of_one_side_is_none_of_the_other(text, organ, flags):
     draft = check_report(text, {"nodule_or_mass": 0.95}, SURE, organ=organ)
     assert len(draft.flagged) == flags
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("甲状腺形态正常。No nodule is seen.", "zh"),
+        ("Thyroid of normal size. 未见结节。", "en"),
+        ("未见结节。", "zh_CN"),
+    ],
+)
+def test_a_report_in_two_languages_is_checked_in_both(text, language):
+    draft = check_report(text, {"nodule_or_mass": 0.95}, SURE, language=language, organ="thyroid")
+    assert draft.is_checked and [part.is_flagged for part in draft.sentences][-1]
 
 
 def test_only_the_sentence_that_contradicts_is_flagged():
@@ -156,6 +169,9 @@ def test_labels_of_a_text():
     assert finding_targets(labels, names, "absent") == [1, 0, 0]
     assert finding_names([labels, labels, {"consolidation": "present"}]) == ["b_lines"]
     assert text_findings("Kein Erguss.", "de") == {}
+    for language in ("en-US", "EN", "English"):  # as tables name it
+        assert text_findings("Several B-lines, no effusion.", language, "lung") == labels
+    assert text_findings("未见胸腔积液。", "中文", "lung")["pleural_effusion"] == "absent"
 
 
 @pytest.mark.parametrize(
@@ -186,3 +202,12 @@ def test_the_organ_of_the_rules(name, expected):
 )
 def test_language_by_script(text, expected):
     assert language_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("zh_CN", "zh"), ("Chinese", "zh"), ("中文", "zh"), ("de-AT", "de"), ("EN", "en"), ("klingon", "klingon")],
+)
+def test_the_code_of_a_language(name, code):
+    assert language_code(name) == code and draft_notice(name) == draft_notice(code)
+    assert metric_language(name) == ("zh" if code == "zh" else "en")

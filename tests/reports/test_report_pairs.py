@@ -145,6 +145,9 @@ def test_lists_by_split_as_usreport_has_them(folder):
         ({"views": ["right", "left"]}, "has 2 views for 1 images"),
         ({"split": "sometimes"}, "write train, validation or test"),
         ({"findings": {"cyst": "perhaps"}}, "write 1 (present), 0 (absent)"),
+        ({"findings": "{cyst: 1}"}, "row 2 (p2), findings is no JSON"),
+        ({"findings": "A cyst is seen. No mass."}, "findings is text, not names of findings"),
+        ({"images": "a.png, b.png"}, "put semicolons between several names"),
     ],
 )
 def test_a_pair_that_cannot_be_used(change, expected, folder):
@@ -171,6 +174,29 @@ def test_unknown_characters_are_removed_and_named(folder):
     assert "2 unknown characters (U+0000, U+E000)" in data.problems[0]
     with pytest.raises(ValueError, match="unknown characters"):
         read_pairs(folder / "pairs.json", strict=True)
+
+
+def test_what_stands_for_no_width_is_removed(folder):
+    rows = [ROWS[0], {**ROWS[1], "report": "\ufeff右叶\u200b未见结节。"}]
+    data = read_pairs(write_json(folder, rows))
+    assert data.pairs[1].report == "右叶未见结节。" and data.problems == ()
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_utf_16_is_told_by_its_mark(suffix, folder):
+    text = json.dumps([ROWS[1]] if suffix == "json" else ROWS[1], ensure_ascii=False)
+    (folder / f"pairs.{suffix}").write_bytes(text.encode("utf-16"))
+    assert read_pairs(folder / f"pairs.{suffix}").pairs[0].report == "右叶未见结节。"
+
+
+def test_paths_of_windows_and_lists_of_python(folder):
+    (folder / "left").mkdir()
+    (folder / "b.png").rename(folder / "left" / "b.png")
+    (folder / "pairs.csv").write_text(
+        "image,report\n\"['a.png', 'left\\\\b.png']\",Two.\nleft\\b.png,One.\n", encoding="utf-8"
+    )
+    two, one = read_pairs(folder / "pairs.csv", strict=True).pairs
+    assert two.images == (str(folder / "a.png"), str(folder / "left" / "b.png")) and one.images == two.images[1:]
 
 
 def test_another_encoding_is_refused(folder):

@@ -14,12 +14,17 @@ from typing import Any
 from pydicom.sr.coding import Code
 from pydicom.uid import BasicTextSRStorage
 
-from .dicom_codes import COMMENT
+from echocare_hf.reports.draft import FLAG
+from echocare_hf.reports.languages import language_code
+
+from .dicom_codes import COMMENT, private_code
 from .dicom_common import DRAFT, import_highdicom, quiet, set_instance_uid, weights_of
 from .dicom_report import observer
 from .dicom_source import Source
 from .report_draft import ExaminationDraft, SupportedSentence
-from .report_text import MEASURED, NOTHING_MEASURED, measurement_line, report_flags, sentence_lines
+from .report_numbers import CheckedNumber
+from .report_text import measurement_line, report_flags, sentence_lines
+from .report_words import MEASURED, NOTHING_MEASURED
 from .results import FileResult
 
 REPORT = Code("18748-4", "LN", "Diagnostic imaging report")
@@ -28,6 +33,9 @@ MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 INDICATIONS = Code("121109", "DCM", "Indications for Procedure")
 INDICATION = Code("121110", "DCM", "Patient Presentation")
 SOURCE = Code("260753009", "SCT", "Source")
+UNSUPPORTED_NUMBER = private_code("Number that no measurement supports")
+MEASURED_NUMBER = private_code("Number that was measured")
+FROM_ZERO = "Frames named in texts are counted from 0; references to frames are counted from 1."
 LANGUAGE = Code("121049", "DCM", "Language of Content Item and Descendants")
 LANGUAGES = {
     "en": "English",
@@ -86,7 +94,9 @@ def _content(image: Source, result: FileResult, draft: ExaminationDraft) -> Any:
     items.append(_text(COMMENT, f"Text generator: {facts.source}, SHA-256 of its weights {facts.sha256}"))
     if draft.indication:
         items.append(_section(INDICATIONS, [_text(INDICATION, draft.indication)]))
-    sentences = [_sentence(image, sentence, draft.draft.language) for sentence in draft.sentences]
+    if image.is_multi_frame:
+        items.append(_text(COMMENT, FROM_ZERO))
+    sentences = [_sentence(image, sentence, draft) for sentence in draft.sentences]
     said = sentences or [_text(FINDING, "The text generator wrote nothing.")]
     items.append(_section(FINDINGS, [*said, *(_text(COMMENT, line) for line in report_flags(draft))]))
     lines = [measurement_line(each) for each in draft.measurements] or [NOTHING_MEASURED]
@@ -95,10 +105,14 @@ def _content(image: Source, result: FileResult, draft: ExaminationDraft) -> Any:
     return root
 
 
-def _sentence(image: Source, sentence: SupportedSentence, language: str) -> Any:
-    """A sentence as a finding, inferred from its frames; its confidence and flags stand in front of and behind it."""
+def _sentence(image: Source, sentence: SupportedSentence, draft: ExaminationDraft) -> Any:
+    """A sentence as a finding, inferred from its frames; its confidence and flags stand in front of and behind it.
+
+    Each of its numbers is an item of its own below it: an unsupported one, or one that was measured, with the measurement.
+    """
     hd = import_highdicom()
-    item = _text(FINDING, " ".join(sentence_lines(sentence, language)))
+    first, *notes = sentence_lines(sentence, draft)
+    item = _text(FINDING, " ".join([first, *(note for note in notes if note.startswith(FLAG))]))
     header = image.header
     frames = sentence.frames if image.is_multi_frame else sentence.frames[:1]
     images = [
@@ -111,13 +125,25 @@ def _sentence(image: Source, sentence: SupportedSentence, language: str) -> Any:
         )
         for frame in frames
     ]
+    if numbers := [_number(number, draft) for number in sentence.numbers]:
+        images += numbers
     if images:
         item.ContentSequence = hd.sr.ContentSequence(images)
     return item
 
 
+def _number(number: CheckedNumber, draft: ExaminationDraft) -> Any:
+    """A number of a sentence, coded as unsupported or as measured."""
+    text = number.quantity.text
+    if number.measurement is None:
+        return _text(UNSUPPORTED_NUMBER, text, "HAS PROPERTIES")
+    return _text(
+        MEASURED_NUMBER, f"{text}: {measurement_line(draft.measurements[number.measurement])}", "HAS PROPERTIES"
+    )
+
+
 def _language(language: str) -> Any:
-    code = language.lower().split("-")[0]
+    code = language_code(language)
     meaning = LANGUAGES.get(code, "English")
     concept = Code(code if code in LANGUAGES else "en", "RFC5646", meaning)
     return import_highdicom().sr.CodeContentItem(LANGUAGE, concept, relationship_type="HAS CONCEPT MOD")
@@ -130,9 +156,9 @@ def _section(title: Code, items: Iterable[Any]) -> Any:
     return section
 
 
-def _text(name: Code, text: str) -> Any:
+def _text(name: Code, text: str, relationship: str = "CONTAINS") -> Any:
     """A text without control characters, which DICOM does not allow in it."""
-    return import_highdicom().sr.TextContentItem(name, _CONTROLS.sub(" ", text), relationship_type="CONTAINS")
+    return import_highdicom().sr.TextContentItem(name, _CONTROLS.sub(" ", text), relationship_type=relationship)
 
 
 __all__ = ["write_draft_report"]

@@ -1,7 +1,7 @@
 """A draft report of one file: sentences, each with the frames that support it, and beside them what was measured.
 
 The generator's sentences and the measurements stay apart: numbers come from the models that measure, with their units. A number within a
-sentence that none of them supports is named in `unsupported`.
+sentence either rests on one of them, which is then named with its frame, or is unsupported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from echocare_hf.reports.draft import DraftReport, DraftSentence
 
 from .records import measurement_record, plain
 from .report_frames import ReportFrame
+from .report_numbers import CheckedNumber
 from .results import Measurement
 
 Basis = Literal["measurement", "structure", "likelihood"]
@@ -27,20 +28,28 @@ class SupportedSentence:
         sentence: with its confidence, findings and contradictions.
         frames: indices in the file.
         basis: why these.
-        measurements: places in the draft's measurements whose values the sentence states.
-        unsupported: numbers in it, as they are written, that no measurement supports.
+        numbers: in it, each with the measurement that it rests on, if there is one.
     """
 
     sentence: DraftSentence
     frames: tuple[int, ...]
     basis: Basis
-    measurements: tuple[int, ...] = ()
-    unsupported: tuple[str, ...] = ()
+    numbers: tuple[CheckedNumber, ...] = ()
+
+    @property
+    def measurements(self) -> tuple[int, ...]:
+        """Places in the draft's measurements whose values the sentence states."""
+        return tuple(number.measurement for number in self.numbers if number.measurement is not None)
+
+    @property
+    def unsupported(self) -> tuple[str, ...]:
+        """Numbers in it, as they are written, that no measurement supports."""
+        return tuple(number.quantity.text for number in self.numbers if number.measurement is None)
 
     @property
     def is_flagged(self) -> bool:
         """Whether a finding contradicts it, or a number in it was not measured."""
-        return self.sentence.is_flagged or bool(self.unsupported)
+        return bool(self.sentence.contradictions or self.unsupported)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +98,7 @@ def draft_record(draft: ExaminationDraft, pictures: Mapping[int, str]) -> dict[s
                 "basis": sentence.basis,
                 "measurements": list(sentence.measurements),
                 "unsupported_numbers": list(sentence.unsupported),
+                "numbers": [number_record(number) for number in sentence.numbers],
             }
         )
     return plain(
@@ -105,6 +115,23 @@ def draft_record(draft: ExaminationDraft, pictures: Mapping[int, str]) -> dict[s
             "warnings": list(draft.warnings),
         }
     )
+
+
+def number_record(number: CheckedNumber) -> dict[str, Any]:
+    """Of one number of a sentence: where it stands, what it says, whether it was measured, and which measurements have to do with it."""
+    quantity = number.quantity
+    record: dict[str, Any] = {
+        "text": quantity.text,
+        "start": quantity.start,
+        "end": quantity.end,
+        "value": None if quantity.value is None else round(quantity.value, 6),
+        "unit": quantity.unit,
+        "status": "unsupported" if number.measurement is None else "measured",
+        "measurement": number.measurement,
+        "same_value": number.same_value,
+        "instead": list(number.instead),
+    }
+    return {key: value for key, value in record.items() if value not in (None, [])}
 
 
 def _frame_record(frame: ReportFrame, pictures: Mapping[int, str]) -> dict[str, Any]:
@@ -124,4 +151,12 @@ def frames_text(frames: Sequence[int]) -> str:
     return f"frame{'s' if len(frames) > 1 else ''} {', '.join(map(str, frames))}"
 
 
-__all__ = ["Basis", "ExaminationDraft", "SupportedSentence", "draft_record", "frames_text", "measured_text"]
+__all__ = [
+    "Basis",
+    "ExaminationDraft",
+    "SupportedSentence",
+    "draft_record",
+    "frames_text",
+    "measured_text",
+    "number_record",
+]

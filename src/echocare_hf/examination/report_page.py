@@ -11,8 +11,8 @@ from echocare_hf.reports.draft import FLAG, flag_words
 from .overlays import quantity_text
 from .page_text import escaped, jpeg_data
 from .records import Record
-from .report_draft import frames_text, measured_text
-from .report_words import page_language, page_words
+from .report_draft import frames_text
+from .report_words import number_notes, page_language, page_words
 from .results import Measurement
 
 REPORT_STYLE = """
@@ -30,7 +30,8 @@ REPORT_STYLE = """
 .sentence { display: grid; grid-template-columns: minmax(0, 1fr) 5.5rem 2.5rem; gap: .1rem .5rem; align-items: start;
   margin-bottom: .5rem }
 .sentence p { margin: 0; overflow-wrap: anywhere } .sentence meter { margin-top: .3rem }
-.sentence .warn, .sentence .soft { grid-column: 1 / -1 } .flagged p { border-left: 3px solid var(--warn); padding-left: .5rem }
+.sentence .warn, .sentence .soft { grid-column: 1 / -1 } .unsupported { font-weight: 600 }
+.flagged p { border-left: 3px solid var(--warn); padding-left: .5rem }
 """.strip()
 
 
@@ -115,23 +116,18 @@ def _sentence(sentence: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     if share is not None:
         meter = f'<meter min="0" max="1" value="{share:.3f}" title="{page_words("confidence", spoken)}"></meter><span>{share:.2f}</span>'
     notes = []
-    for place in sentence["measurements"]:
-        notes.append(("soft", page_words("measured here", spoken, _quantity(report["measurements"][place], spoken))))
     for found in sentence["contradictions"]:
         notes.append(("warn", f"{FLAG} {flag_words(found['said'], spoken, **found)}"))
-    if sentence["unsupported_numbers"]:
-        numbers = ", ".join(sentence["unsupported_numbers"])
-        notes.append(("warn", f"{FLAG} {page_words('unsupported', spoken, numbers)}"))
+    for is_flag, text in number_notes(_numbers(sentence), report["measurements"], spoken):
+        notes.append(("warn unsupported", f"{FLAG} {text}") if is_flag else ("soft", text))
     lines = "".join(f'<div class="{kind}" lang="{spoken}">{escaped(text)}</div>' for kind, text in notes)
     flagged = " flagged" if sentence["is_flagged"] else ""
     return f'<div class="sentence{flagged}"><p>{escaped(sentence["text"])}</p>{meter}{lines}</div>'
 
 
-def _quantity(record: Mapping[str, Any], spoken: str) -> str:
-    if record.get("value") is None:
-        return page_words("not finite", spoken)
-    own = Measurement(**record)
-    return f"{measured_text(own)} {quantity_text(own.value, own.unit, own.spread)}"
+def _numbers(sentence: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The numbers of a sentence; a result of an earlier version names those alone that no measurement supports."""
+    return sentence.get("numbers", [{"text": text} for text in sentence["unsupported_numbers"]])
 
 
 def _measured(report: Mapping[str, Any], is_clip: bool, spoken: str) -> str:

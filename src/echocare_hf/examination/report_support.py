@@ -1,26 +1,23 @@
 """Which frames a generated sentence rests on: those its numbers were measured in, that show what it names, or make it most probable."""
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
 
-from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.model.generation_echocare_report import written_reports
 from echocare_hf.reports.checking import sentence_confidences
 from echocare_hf.reports.draft import DraftSentence
 
-from .report_draft import SupportedSentence
+from .report_draft import Basis, SupportedSentence
 from .report_frames import ReportFrame
-from .report_numbers import find_quantities, supporting_measurement
+from .report_names import names
+from .report_numbers import check_numbers
 from .results import Measurement
 
 AS_GOOD = 0.95
 """Frames are named together if the sentence is at least so many times as probable with one as with the best."""
 MOST_NAMED = 3
-_SHORTEST_NAME = 3  # letters; shorter aliases occur within texts by chance
 
 
 def support_sentences(
@@ -42,45 +39,20 @@ def support_sentences(
     """
     supported = []
     for number, sentence in enumerate(sentences):
-        stated, unsupported = [], []
-        for quantity in find_quantities(sentence.text):
-            measurement = supporting_measurement(quantity, measurements)
-            if measurement is None:
-                unsupported.append(quantity.text)
-            else:
-                stated.append(measurements.index(measurement))
-        measured = [measurements[place].frame for place in stated]
-        named = tuple(dict.fromkeys(frame for frame in measured if frame is not None))
-        places = tuple(dict.fromkeys(stated))
-        if named:
-            found = SupportedSentence(sentence, named, "measurement", places, tuple(unsupported))
-        elif shown := tuple(
-            frame.index for frame in frames if any(names(sentence.text, each) for each in frame.shows)
-        ):
-            found = SupportedSentence(sentence, shown, "structure", places, tuple(unsupported))
-        else:
-            likely = _likeliest(frames, [share[number] for share in shares])
-            found = SupportedSentence(sentence, likely, "likelihood", places, tuple(unsupported))
-        supported.append(found)
+        numbers = check_numbers(sentence.text, measurements)
+        measured = [measurements[each.measurement].frame for each in numbers if each.measurement is not None]
+        frames_of: tuple[int, ...] = tuple(dict.fromkeys(frame for frame in measured if frame is not None))
+        basis: Basis = "measurement"
+        if not frames_of:
+            basis = "structure"
+            frames_of = tuple(
+                frame.index for frame in frames if any(names(sentence.text, each) for each in frame.shows)
+            )
+        if not frames_of:
+            basis = "likelihood"
+            frames_of = _likeliest(frames, [share[number] for share in shares])
+        supported.append(SupportedSentence(sentence, frames_of, basis, numbers))
     return tuple(supported)
-
-
-def names(text: str, structure: str) -> bool:
-    """Whether a text names a structure: a node of the anatomy tree under its name or an alias, or a label of a model."""
-    return _name_pattern(structure).search(text) is not None
-
-
-@cache
-def _name_pattern(structure: str) -> re.Pattern[str]:
-    tree = AnatomyTree.default()
-    known = {structure, structure.replace("_", " ")}
-    if structure in tree.ids:
-        node = tree[tree.ids.index(structure)]
-        known |= {node.name, *node.aliases}
-    words = sorted((name for name in known if len(name) >= _SHORTEST_NAME), key=len, reverse=True)
-    if not words:
-        return re.compile(r"(?!)")
-    return re.compile(rf"(?<![A-Za-z])(?:{'|'.join(map(re.escape, words))})(?:s|es)?(?![A-Za-z])", re.IGNORECASE)
 
 
 @torch.inference_mode()

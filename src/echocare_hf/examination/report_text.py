@@ -1,16 +1,16 @@
 """draft_report.txt: the draft as plain text."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from echocare_hf.reports.draft import FLAG, DraftReport
 
 from .overlays import quantity_text
-from .report_draft import ExaminationDraft, SupportedSentence, frames_text, measured_text
+from .records import measurement_record
+from .report_draft import ExaminationDraft, SupportedSentence, frames_text, measured_text, number_record
+from .report_words import MEASURED, NOTHING_MEASURED, number_notes
 from .results import FileResult, Measurement
 
-UNSUPPORTED = "no measurement supports: {}"
-MEASURED = "Measurements (of the models that measure, not of the text generator)"
-NOTHING_MEASURED = "none"
 BASES = {
     "measurement": "measured in {}",
     "structure": "named structure, {}",
@@ -33,7 +33,7 @@ def draft_text(draft: ExaminationDraft, result: FileResult) -> str:
         lines.append(f"Indication: {draft.indication}")
     lines += [f"Written by: {facts.source}, weights {facts.sha256[:12]}, from {_seen(draft)}", "", "Report"]
     for sentence in draft.sentences:
-        first, *flags = sentence_lines(sentence, draft.draft.language)
+        first, *flags = sentence_lines(sentence, draft)
         basis = BASES[sentence.basis].format(frames_text(sentence.frames))
         lines.append(f"{first} ({basis})" if sentence.frames else first)
         lines += [f"       {flag}" for flag in flags]
@@ -45,14 +45,21 @@ def draft_text(draft: ExaminationDraft, result: FileResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sentence_lines(sentence: SupportedSentence, language: str) -> list[str]:
-    """A sentence with its confidence, then its flags: what contradicts it, and numbers that were not measured."""
-    alone = DraftReport((sentence.sentence,), language, is_checked=True)
+def sentence_lines(sentence: SupportedSentence, draft: ExaminationDraft) -> list[str]:
+    """A sentence with its confidence, then its flags: what contradicts it, and what its numbers rest on."""
+    language = draft.draft.language
+    alone = DraftReport((replace(sentence.sentence, numbers=()),), language, is_checked=True)
     # Its own frames are places among the images of the generator.
     first, *flags = [line.strip() for line in alone.to_text().split("\n")[2:]]
-    if sentence.unsupported:
-        flags.append(f"{FLAG} {UNSUPPORTED.format(', '.join(sentence.unsupported))}")
-    return [first, *flags]
+    return [first, *flags, *number_lines(sentence, draft)]
+
+
+def number_lines(sentence: SupportedSentence, draft: ExaminationDraft) -> list[str]:
+    """What the numbers of a sentence rest on: the measurements with their frames, and which numbers have none."""
+    numbers = [number_record(number) for number in sentence.numbers]
+    measurements = [measurement_record(each) for each in draft.measurements]
+    notes = number_notes(numbers, measurements, draft.draft.language)
+    return [f"{FLAG} {text}" if is_flag else text for is_flag, text in notes]
 
 
 def report_flags(draft: ExaminationDraft) -> Iterator[str]:
@@ -76,4 +83,4 @@ def _seen(draft: ExaminationDraft) -> str:
     return frames_text([frame.index for frame in draft.frames]) + ", cut to the analysed region"
 
 
-__all__ = ["draft_text", "measurement_line", "report_flags", "sentence_lines"]
+__all__ = ["draft_text", "measurement_line", "number_lines", "report_flags", "sentence_lines"]

@@ -109,6 +109,8 @@ def _load_decoder(model: Any, source: str, vocab_size: int) -> None:
         model.decoder.resize_token_embeddings(vocab_size)
     decoder_config.vocab_size = vocab_size
     model.decoder.config = decoder_config
+    if model.image_attention is not None:
+        model.image_attention.attach(model.decoder)
 
 
 def _image_processor(source: str | None, config: EchoCareConfig) -> Any:

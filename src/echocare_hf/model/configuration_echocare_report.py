@@ -36,8 +36,8 @@ class EchoCareReportConfig(PreTrainedConfig):
     encoder (`EchoCareConfig` or `dict`, *optional*):
         Configuration of the encoder; base when not given.
     decoder (`PreTrainedConfig` or `dict`, *optional*):
-        Configuration of the decoder: any causal language model of transformers with cross-attention, such as GPT-2, BERT or BART.
-        Defaults to GPT-2.
+        Configuration of the decoder: any causal language model of transformers, with cross-attention, such as GPT-2, BERT or BART, or
+        without, such as Llama, OPT or Qwen2, to which it is then added. Defaults to GPT-2.
     encoder_maps (`int`, *optional*, defaults to 2):
         How many of the encoder's feature maps, counted from the last, the decoder attends to.
     views (`list[str]`, *optional*):

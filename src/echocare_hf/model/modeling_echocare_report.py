@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, VisionEncoderDecoderModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.models.vision_encoder_decoder.modeling_vision_encoder_decoder import shift_tokens_right
 from transformers.utils import ModelOutput, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_echocare_report import EchoCareReportConfig
+from .cross_attention_echocare_report import EchoCareImageAttention
 from .encoder_echocare_report import EchoCareReportEncoder, EchoCareReportEncoderOutput
 from .findings_echocare_report import UNKNOWN_FINDING, EchoCareFindingTokens, known_findings
 from .label_losses_echocare import at_least_float32, multi_label_loss
@@ -74,8 +75,9 @@ class _DecoderIsFull(StoppingCriteria):
 class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoderModel):  # type: ignore[misc]
     """Writes the report of an examination from its images, and tells which findings they show.
 
-    A `VisionEncoderDecoderModel` of EchoCare's encoder and any causal language model of transformers with cross-attention. A report has
-    one image or several, each marked with its view or not; their order does not matter. `EchoCareReportProcessor` prepares the inputs.
+    A `VisionEncoderDecoderModel` of EchoCare's encoder and any causal language model of transformers; one without cross-attention, such as
+    Llama, gets it. A report has one image or several, each marked with its view or not; their order does not matter.
+    `EchoCareReportProcessor` prepares the inputs.
 
     Example:
 
@@ -107,11 +109,12 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
         encoder_config: Any = config.encoder
         decoder_config: Any = config.decoder
         decoder = AutoModelForCausalLM.from_config(decoder_config)
-        _check_decoder(decoder)
         self.encoder = EchoCareReportEncoder(
             encoder_config, decoder_config.hidden_size, len(config.views), config.encoder_maps
         )
         self.decoder = decoder
+        # Where the decoder has no cross-attention of its own.
+        self.image_attention = None if _sees_images(decoder) else EchoCareImageAttention(decoder)
         self._can_compile_fullgraph = decoder._can_compile_fullgraph
         features = 2 * self.encoder.image_projection.in_features
         self.findings_head = nn.Linear(features, config.num_findings) if config.num_findings else None
@@ -249,18 +252,18 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
 
         findings_logits = None if self.findings_head is None else self.findings_head(encoder_outputs.pooler_output)
         memory, memory_mask = self._memory(encoder_outputs, findings_logits, stated_findings)
-        outputs = self.decoder(
-            input_ids=decoder_input_ids,
-            inputs_embeds=decoder_inputs_embeds,
-            attention_mask=decoder_attention_mask,
-            encoder_hidden_states=memory,
-            encoder_attention_mask=memory_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            return_dict=True,
-            **{name: value for name, value in flags.items() if name.startswith("output_") and value is not None},
-            **of_decoder,
-        )
+        of_decoder |= {
+            "input_ids": decoder_input_ids,
+            "inputs_embeds": decoder_inputs_embeds,
+            "attention_mask": decoder_attention_mask,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "return_dict": True,
+        }
+        of_decoder |= {
+            name: value for name, value in flags.items() if name.startswith("output_") and value is not None
+        }
+        outputs = self._decoded(memory, memory_mask, of_decoder)
         text_loss = None if labels is None else _text_loss(outputs.logits, labels)
         findings_loss = None if findings is None else self._findings_loss(findings_logits, findings)
         loss = text_loss
@@ -276,11 +279,23 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
             past_key_values=outputs.past_key_values,
             decoder_hidden_states=outputs.hidden_states,
             decoder_attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
+            cross_attentions=outputs.get("cross_attentions"),
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
         )
+
+    def _decoded(self, memory: Tensor, mask: Tensor | None, inputs: dict[str, Any]) -> Any:
+        """What the decoder returns for its inputs while it sees a memory (batch, tokens, width) and its mask (batch, tokens)."""
+        if self.image_attention is None:
+            return self.decoder(encoder_hidden_states=memory, encoder_attention_mask=mask, **inputs)
+        cache = inputs["past_key_values"]
+        if isinstance(cache, EncoderDecoderCache):  # the decoder knows of its own tokens alone
+            inputs["past_key_values"] = cache.self_attention_cache
+        outputs = self.image_attention.decode(self.decoder, memory, mask, **inputs)
+        if isinstance(cache, EncoderDecoderCache):
+            outputs.past_key_values = cache
+        return outputs
 
     def _memory(
         self, encoded: EchoCareReportEncoderOutput, logits: Tensor | None, stated: Tensor | None
@@ -391,13 +406,9 @@ def _takes_position_ids(decoder: nn.Module) -> bool:
     return "position_ids" in inspect.signature(decoder.forward).parameters
 
 
-def _check_decoder(decoder: nn.Module) -> None:
-    """Raises a ValueError for a language model that cannot look at images."""
-    if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
-        raise ValueError(
-            f"{type(decoder).__name__} has no cross-attention, so it cannot see the images: "
-            "choose a decoder that has, such as GPT-2, BERT, RoBERTa or BART"
-        )
+def _sees_images(decoder: nn.Module) -> bool:
+    """Whether a language model has cross-attention."""
+    return "encoder_hidden_states" in inspect.signature(decoder.forward).parameters
 
 
 def _check_right_padding(decoder: nn.Module, mask: Tensor) -> None:

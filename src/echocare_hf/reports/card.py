@@ -183,7 +183,7 @@ def metrics_table(methods: dict[str, dict[str, float | None]], languages: Any) -
 
 
 def examples_text(examples: list[dict[str, Any]]) -> str:
-    """Examples as Markdown: what was written, what the model wrote, what contradicts the findings."""
+    """Examples as Markdown: what was written, what the model wrote, what contradicts the findings, and numbers in it."""
     lines = []
     for example in examples:
         draft = example["draft"]
@@ -199,7 +199,10 @@ def examples_text(examples: list[dict[str, Any]]) -> str:
             for sentence in draft["sentences"]
             for found in sentence["contradictions"]
         ]
-        lines += [f"- flagged: {'; '.join(doubts)}", ""] if doubts else [""]
+        numbers = [number for sentence in draft["sentences"] for number in sentence["unsupported_numbers"]]
+        lines += [f"- flagged: {'; '.join(doubts)}"] if doubts else []
+        lines += [f"- numbers that nobody measured: {'; '.join(numbers)}"] if numbers else []
+        lines.append("")
     return "\n".join(lines)
 
 

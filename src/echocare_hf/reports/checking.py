@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from echocare_hf.metrics.findings import FindingRules
+from echocare_hf.metrics.text_tokens import LANGUAGES
 
 from .draft import Contradiction, DraftReport, DraftSentence
 from .findings import package_rules, text_findings
-from .languages import language_of
+from .languages import language_code, language_of
+from .numbers import find_quantities
 
 # A mark that ends a sentence: a point only before a space, so that 3.5 mm stays whole.
 _END = re.compile(r"[。！？；]+|[.!?;]+(?=\s|$)|\n+")
@@ -140,7 +142,7 @@ def check_report(
     for name, given in (("confidences", confidences), ("frames", frames)):
         if given is not None and len(given) != len(parts):
             raise ValueError(f"{len(given)} {name} for {len(parts)} sentences: give one of each a sentence")
-    said = [text_findings(part, language, organ, rules) for part in parts]
+    said = [text_findings(part, _spoken(part, language), organ, rules) for part in parts]
     of_exam = exam_statements(parts, said)
     sentences = tuple(
         DraftSentence(
@@ -149,6 +151,7 @@ def check_report(
             {name: label for name, label in said[index].items() if label != "unknown"},
             tuple(_contradictions(of_exam[index], probabilities, thresholds)),
             () if frames is None else tuple(frames[index]),
+            tuple(find_quantities(part)),
         )
         for index, part in enumerate(parts)
     )
@@ -222,6 +225,12 @@ def sentence_confidences(
         inside = [value for (first, last), value in tokens if first < end and last > start]
         found.append(float(np.exp(np.mean(inside))) if inside else None)
     return found
+
+
+def _spoken(sentence: str, language: str) -> str:
+    """The language of a sentence: a report in Chinese may have English ones, and the other way round."""
+    own = language_of(sentence)
+    return own if own in LANGUAGES and language_code(language) in LANGUAGES else language
 
 
 def _contradictions(

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .languages import draft_notice
+from .languages import draft_notice, language_code
+from .numbers import Quantity
 
 _WORDS = {
     "en": {
@@ -12,6 +13,7 @@ _WORDS = {
         "absent": "says that {finding} is absent, the images say {probability:.0%}",
         "omitted": "Not in the text, though the images say {probability:.0%}: {finding}",
         "unchecked": "The text was not checked against findings.",
+        "unsupported": "no measurement supports: {numbers}",
         "frames": "images {frames}",
     },
     "zh": {
@@ -19,6 +21,7 @@ _WORDS = {
         "absent": "文字称无{finding}，图像给出的概率为{probability:.0%}",
         "omitted": "文字未提及，但图像给出的概率为{probability:.0%}：{finding}",
         "unchecked": "文字未与征象核对。",
+        "unsupported": "无测量值支持：{numbers}",
         "frames": "图像{frames}",
     },
 }
@@ -29,11 +32,11 @@ def flag_words(kind: str, language: str = "en", **values: Any) -> str:
     """What a flag says, in English where the language has no words of its own.
 
     Args:
-        kind: "present" or "absent" (what a sentence says of a finding), "omitted", "unchecked", "frames".
+        kind: "present" or "absent" (what a sentence says of a finding), "omitted", "unchecked", "unsupported" (numbers), "frames".
         language: of the report, "en", "zh", ...
-        values: `finding` and `probability`, 0 to 1; or `frames`.
+        values: `finding` and `probability`, 0 to 1; or `numbers`; or `frames`.
     """
-    return _WORDS.get(language.split("-")[0], _WORDS["en"])[kind].format(**values)
+    return _WORDS.get(language_code(language), _WORDS["en"])[kind].format(**values)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class DraftSentence:
         findings: "present" or "absent" by name, what the sentence says.
         contradictions: with the findings head.
         frames: places of the images that support it, from 0; empty where nobody says.
+        numbers: in it, that no measurement supports. A generator does not measure, so they are all its numbers as long as nobody has held
+            them against measurements, as `echocare predict` does.
     """
 
     text: str
@@ -71,10 +76,11 @@ class DraftSentence:
     findings: Mapping[str, str] = field(default_factory=dict)
     contradictions: tuple[Contradiction, ...] = ()
     frames: tuple[int, ...] = ()
+    numbers: tuple[Quantity, ...] = ()
 
     @property
     def is_flagged(self) -> bool:
-        """Whether it contradicts a finding."""
+        """Whether it contradicts a finding. Numbers that nobody measured are another kind of flag, `numbers`."""
         return bool(self.contradictions)
 
 
@@ -113,7 +119,7 @@ class DraftReport:
         return tuple(sentence for sentence in self.sentences if sentence.is_flagged)
 
     def to_text(self) -> str:
-        """Plain text: the notice, then a sentence a line with its confidence, and below it what contradicts it."""
+        """Plain text: the notice, then a sentence a line with its confidence, and below it its flags."""
         lines = [self.notice, ""]
         for sentence in self.sentences:
             shown = "[  - ]" if sentence.confidence is None else f"[{sentence.confidence:.2f}]"
@@ -124,6 +130,9 @@ class DraftReport:
                 f"       {FLAG} {flag_words(found.said, self.language, **asdict(found))}"
                 for found in sentence.contradictions
             ]
+            if sentence.numbers:
+                numbers = ", ".join(each.text for each in sentence.numbers)
+                lines.append(f"       {FLAG} {flag_words('unsupported', self.language, numbers=numbers)}")
         lines += [
             f"{FLAG} {flag_words('omitted', self.language, finding=name, probability=self.probabilities[name])}"
             for name in self.omitted
@@ -145,6 +154,7 @@ class DraftReport:
                     "is_flagged": sentence.is_flagged,
                     "findings": dict(sentence.findings),
                     "contradictions": [asdict(found) for found in sentence.contradictions],
+                    "unsupported_numbers": [number.text for number in sentence.numbers],
                     "frames": list(sentence.frames),
                 }
                 for sentence in self.sentences

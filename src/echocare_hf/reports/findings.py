@@ -14,7 +14,7 @@ from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.metrics.findings import FindingRules, find_findings, read_finding_rules
 from echocare_hf.metrics.text_tokens import LANGUAGES
 
-from .languages import language_of
+from .languages import language_code, language_of
 
 FindingLabel = Literal["present", "absent", "unknown"]
 LABELS: tuple[str, ...] = get_args(FindingLabel)
@@ -41,7 +41,7 @@ def text_findings(
     Returns:
         `dict[str, str]`: `"present"`, `"absent"` or `"unknown"` by the name of the finding; empty for a language without rules.
     """
-    language = language or language_of(text)
+    language = language_code(language) if language else language_of(text)
     if language not in LANGUAGES:
         return {}
     rules = rules or package_rules()

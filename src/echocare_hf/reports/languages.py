@@ -5,6 +5,19 @@ import re
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA, _HANGUL = re.compile(r"[\u3040-\u30ff]"), re.compile(r"[\uac00-\ud7af]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
+_NAMED = {
+    **dict.fromkeys(("english", "eng", "英文", "英语"), "en"),
+    **dict.fromkeys(("chinese", "mandarin", "zho", "chi", "cn", "中文", "汉语"), "zh"),
+    "german": "de",
+    "deutsch": "de",
+    "french": "fr",
+    "spanish": "es",
+    "italian": "it",
+    "japanese": "ja",
+    "korean": "ko",
+    "portuguese": "pt",
+    "russian": "ru",
+}
 _WORD = re.compile(r"[^\W\d_]+")
 
 DRAFT_NOTICES = {
@@ -41,15 +54,22 @@ def language_of(text: str) -> str:
     return "ru" if 2 * len(_CYRILLIC.findall(text)) > sum(map(str.isalpha, text)) else "en"
 
 
+def language_code(language: str) -> str:
+    """The code of a language that data names: "en" of "en-US", "EN" or "English", "zh" of "zh_CN", "Chinese" or "中文"; another name in
+    small letters, without its country."""
+    code = re.split(r"[-_]", language.strip().lower())[0]
+    return _NAMED.get(code, code)
+
+
 def metric_language(language: str) -> str:
     """The language under which the metrics of texts cut a report into tokens: `"zh"` for Chinese, else `"en"`, whose words are runs of
     letters of any alphabet."""
-    return "zh" if language.lower().startswith("zh") else "en"
+    return "zh" if language_code(language) == "zh" else "en"
 
 
 def draft_notice(language: str) -> str:
     """What stands above a draft; English where the language is not known."""
-    return DRAFT_NOTICES.get(language.lower().split("-")[0], DRAFT_NOTICES["en"])
+    return DRAFT_NOTICES.get(language_code(language), DRAFT_NOTICES["en"])
 
 
-__all__ = ["DRAFT_NOTICES", "draft_notice", "language_of", "metric_language"]
+__all__ = ["DRAFT_NOTICES", "draft_notice", "language_code", "language_of", "metric_language"]

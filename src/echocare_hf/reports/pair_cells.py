@@ -1,5 +1,6 @@
 """The cells of a row: a report, a list of images, findings."""
 
+import ast
 import json
 import re
 import unicodedata
@@ -15,6 +16,8 @@ from .pair_tables import FINDING_PREFIXES
 _SPACE = re.compile(r"[^\S\n]+")
 _SEPARATORS = re.compile(r"\s*[;|]\s*")
 _FINDING_SEPARATORS = re.compile(r"\s*[;|,、，；]\s*")
+_SENTENCE = re.compile(r"[.!?](?:\s|$)|[。！？]")
+_INVISIBLE = "\u200b\u2060\ufeff\u00ad"  # zero-width spaces, byte order marks, soft hyphens
 _NO_CHARACTERS = ("Cc", "Cs", "Co", "Cn")  # control, half of a pair, private, not assigned
 MOST_UNREADABLE = 0.1
 """Share of a report's characters that may be unreadable; a report with more is not used."""
@@ -34,6 +37,7 @@ def clean_report(cell: Any, where: str) -> tuple[str, list[str]]:
     if not isinstance(cell, str):
         raise ValueError(f"{where} has a report that is no text but {type(cell).__name__}; write it as text")
     lines = unicodedata.normalize("NFC", cell).replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    lines = lines.translate(dict.fromkeys(map(ord, _INVISIBLE)))
     unknown = [letter for letter in lines if letter == "\ufffd" or (letter != "\n" and _is_no_character(letter))]
     remarks = []
     if unknown:
@@ -62,8 +66,19 @@ def listed_cell(cell: Any) -> list[Any]:
         try:
             return [item for item in json.loads(cell) if not is_blank(item)]
         except json.JSONDecodeError:
-            pass  # a name may begin with a bracket
+            listed = _written_by_python(cell)
+            if listed is not None:
+                return listed  # else: a name may begin with a bracket
     return [item for item in _SEPARATORS.split(cell) if item] if isinstance(cell, str) else [cell]
+
+
+def _written_by_python(cell: str) -> list[Any] | None:
+    """A list as `str` and pandas write it, ['a.png', 'b.png']; None for other texts."""
+    try:
+        value = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return [item for item in value if not is_blank(item)] if isinstance(value, list) else None
 
 
 def source_of(cell: Any, root: Path | None, where: str) -> ImageSource:
@@ -76,11 +91,16 @@ def source_of(cell: Any, root: Path | None, where: str) -> ImageSource:
         return cell
     if not isinstance(cell, str):
         raise ValueError(f"{where} has an image that is no name of a file but {type(cell).__name__}; write its path")
-    places = [Path(cell)] if root is None else [root / cell, root / "images" / cell]
+    names = [cell, cell.replace("\\", "/")] if "\\" in cell else [cell]  # as Windows writes paths
+    folders = [Path()] if root is None else [root, root / "images"]
+    places = [folder / name for name in names for folder in folders]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         folder = "" if root is None else f" in {root}"
-        raise ValueError(f"{where}: there is no image {cell}{folder}; copy it there, or name the folder of the images")
+        several = "; put semicolons between several names" if re.search(r"\.\w+\s*,", cell) else ""
+        raise ValueError(
+            f"{where}: there is no image {cell}{folder}; copy it there, or name the folder of the images{several}"
+        )
     return str(found)
 
 
@@ -95,12 +115,21 @@ def finding_cell(row: Row, columns: list[str], where: str) -> dict[str, str]:
         prefix = next((prefix for prefix in FINDING_PREFIXES if column.lower().startswith(prefix)), None)
         cell = row.get(column)
         if isinstance(cell, str) and cell.lstrip().startswith(("{", "[")):
-            cell = json.loads(cell)
+            try:
+                cell = json.loads(cell)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f'{where}, {column} is no JSON ({error.msg}); write such as {{"cyst": 1}} or names between semicolons'
+                ) from error
         if prefix is not None:
             found[column[len(prefix) :].strip()] = _label(cell, f"{where}, {column}")
         elif isinstance(cell, dict):
             found |= {str(name): _label(value, f"{where}, {name}") for name, value in cell.items()}
         elif isinstance(cell, str) and not is_blank(cell):
+            if _SENTENCE.search(cell):
+                raise ValueError(
+                    f"{where}, {column} is text, not names of findings; if it is the report, say so with --columns report={column}"
+                )
             found |= {name: "present" for name in _FINDING_SEPARATORS.split(cell.strip()) if name}
         elif isinstance(cell, list):
             found |= {text(name): "present" for name in cell}

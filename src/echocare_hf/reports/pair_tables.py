@@ -1,5 +1,6 @@
 """Files of image-report pairs as tables, and which column of them means what."""
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -117,20 +118,24 @@ def _file_in(folder: Path) -> Path:
 def _check_encoding(path: Path) -> None:
     """Refuses what is not UTF-8 (or UTF-16 by its mark): a report in another encoding would be learned as nonsense."""
     raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) and path.suffix.lower() != ".json":
-        return
     try:
-        raw.decode("utf-8-sig")
+        raw.decode(_encoding(raw))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path}: line {line} is not UTF-8 (perhaps GB18030 or Windows-1252); save it as UTF-8"
+            f"{path}: line {line} is not {error.encoding.upper()} (perhaps GB18030 or Windows-1252); save it as UTF-8"
         ) from error
+
+
+def _encoding(raw: bytes) -> str:
+    """UTF-16 by its mark, else UTF-8 with or without one."""
+    return "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def _from_json(path: Path) -> Table:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = path.read_bytes()
+        content = json.loads(raw.decode(_encoding(raw)))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno} is no JSON ({error.msg}); write it again") from error
     rows: list[Any] = []

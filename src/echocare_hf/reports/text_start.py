@@ -27,7 +27,7 @@ from .job import ReportJob
 BATCH = 16  # texts a step
 RATE = 2.0  # learning rate over that of the run
 WARMUP = 0.05  # share of the steps
-LEARNS = ("decoder.", "finding_tokens.")
+LEARNS = ("decoder.", "finding_tokens.", "image_attention.")
 
 
 def start_decoder(
