@@ -97,7 +97,8 @@ def make_pairs(name: str, arguments: argparse.Namespace) -> None:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     if name in PHANTOM_SETS:
-        write_phantom_exams(folder, arguments.exams, 0, [PHANTOM_SETS[name]], arguments.image_size)
+        languages = [PHANTOM_SETS[name]]
+        write_phantom_exams(folder, arguments.exams, arguments.exam_seed, languages, arguments.image_size)
         return
     rows = lung_pairs(arguments.data)
     with written_beside(folder) as partial:
@@ -206,6 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="echocare-tiny", help="as in training/report.py")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--exams", type=int, default=200, help="phantom exams a language")
+    parser.add_argument(
+        "--exam_seed", type=int, default=0, help="of the phantom exams; another one gives exams never seen"
+    )
     parser.add_argument("--minutes", type=float, default=3.0, help="processor time of a training on phantom exams")
     parser.add_argument("--lung_minutes", type=float, default=0.8, help="the same on the lung clips")
     parser.add_argument("--image_size", type=int, default=128)
