@@ -5,9 +5,9 @@
     torchrun --nproc-per-node 8 training/pretrain.py training/recipes/base.yaml --data CORPUS --output_dir runs/base
     accelerate launch --config_file training/accelerate_configs/fsdp2.yaml training/pretrain.py training/recipes/large.yaml --data CORPUS
 
-RECIPE is a YAML file with values of `echocare_hf.pretraining.recipe.Recipe`; any of them may be overridden on the command line, one value of
-`config` as `--config.drop_path_rate 0`. CORPUS is what `echocare curate` makes, a folder with
-index.csv or metadata.csv, or a folder of images.
+RECIPE is a YAML file with values of `echocare_hf.pretraining.recipe.Recipe`; any of them may be overridden on the command line, one
+value of `config` as `--config.drop_path_rate 0`. CORPUS is what `echocare curate` makes, a folder with index.csv or metadata.csv, or a
+folder of images.
 
 What happens, in this order:
 
@@ -260,9 +260,7 @@ def stopped_by_nan(
     told = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
     # A run that has a checkpoint goes on with its own values only.
     where = "" if folder.checkpoints.is_empty else ", with another --output_dir"
-    return (
-        f"step {step + 1}: the gradient norm is {norm} ({told}); {kept}. Lower the learning rate, or use precision fp32{where}"
-    )
+    return f"step {step + 1}: the gradient norm is {norm} ({told}); {kept}. Lower the learning rate, or use precision fp32{where}"
 
 
 def parse_arguments(argv: Sequence[str]) -> Recipe:
@@ -290,7 +288,7 @@ def parse_arguments(argv: Sequence[str]) -> Recipe:
 
 
 def take_config(argv: list[str], config: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """What HfArgumentParser does not read: `--config MAPPING` takes the place of the recipe's, `--config.NAME VALUE` is one value of it."""
+    """What HfArgumentParser does not read: `--config MAPPING` takes the recipe's place, `--config.NAME VALUE` that of one value."""
     parser = OneLineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     for name in dict.fromkeys(text.partition("=")[0] for text in argv if text.startswith("--config.")):
@@ -328,7 +326,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_lost_process(error):
             raise
         rank = torch.distributed.get_rank()
-        print(f"error: process {rank}: another process of this run has ended; its own message says why", file=sys.stderr)
+        print(
+            f"error: process {rank}: another process of this run has ended; its own message says why", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

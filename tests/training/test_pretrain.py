@@ -87,6 +87,15 @@ def assert_equal_runs(one, other):
     assert logs[0] == logs[1]
 
 
+def damage_images(shard, contents):
+    """Puts these bytes in turn in the place of a shard's images."""
+    table = parquet.read_table(shard)
+    rows = table.to_pylist()
+    for number, row in enumerate(rows):
+        row["image"]["bytes"] = contents[number % len(contents)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), shard)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(files, tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -347,10 +356,29 @@ def label_of_no_tree(folder):
     write_table(write_files(folder, 4), [{**row, "node": "liver_of_fish"} for row in rows_of(4)])
 
 
+def one_patient(folder):
+    write_table(write_files(folder, 4), [{**row, "group": "p0"} for row in rows_of(4)])
+
+
+def no_rows(folder):
+    shard = sorted((write_shards(folder, 8, 1) / "data").glob("train-*"))[0]
+    parquet.write_table(parquet.read_table(shard).slice(0, 0), shard)
+    sorted((folder / "data").glob("validation-*"))[0].unlink()
+
+
+def damaged_shards(folder):
+    for shard in (write_shards(folder) / "data").glob("train-*"):
+        damage_images(shard, [None, b"no image"])
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
         (["--stepz", "3"], "stepz"),
+        (["--data", one_patient], "all images (4) are of one group or look alike"),
+        (["--data", no_rows], "checkpoint/data: holds no images"),
+        (["--data", damaged_shards], "row 0: holds no image; curate the corpus again"),
+        (["--output_dir", "/dev/null"], "/dev/null: no run can be written there"),
         (["--batch_size", "7", "--accumulation", "2"], "batch_size (7) must be a multiple"),
         (["--config", '{"embed_dim": 8, "colour": 3}'], "colour"),
         (["--trackers", "abacus"], "abacus"),
@@ -540,20 +568,12 @@ def test_one_process_of_two_that_fails_ends_both_with_a_line_each(files, tmp_pat
     """The second reads a copy of the corpus in which images are damaged that the first does not read."""
     shards = [write_shards(tmp_path / name) for name in ("good", "bad")]
     for shard in sorted((shards[1] / "data").glob("train-*")):
-        damage_images(shard)
+        damage_images(shard, [b"no image"])
     told = arguments(files, tmp_path / "run", "--memory_mb", "0", "--probe_images", "0")
     codes, said = two_processes([[*told[:2], str(folder), *told[3:]] for folder in shards])
     assert codes == [2, 2], said
     assert "is no image that can be decoded" in said[1] and "error: process 0: another process of this run" in said[0]
     assert not any("Traceback" in text for text in said)
-
-
-def damage_images(shard):
-    table = parquet.read_table(shard)
-    rows = table.to_pylist()
-    for row in rows:
-        row["image"]["bytes"] = row["image"]["bytes"][:60] + b"\xff" * 40 + row["image"]["bytes"][100:]
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), shard)
 
 
 def test_processes_with_unequal_data_say_so(files, tmp_path):

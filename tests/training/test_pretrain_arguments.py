@@ -35,7 +35,10 @@ def changed(*more):
         (["--config.drop_path_rate", "0"], {"config": USUAL["config"] | {"drop_path_rate": 0}}),
         (["--config.depths=[1, 2, 1]"], {"config": USUAL["config"] | {"depths": [1, 2, 1]}}),
         (["--config.decoder_hidden_size", "null"], {"config": USUAL["config"] | {"decoder_hidden_size": None}}),
-        (["--config.embed_dim", "8", "--config", "{qkv_bias: false}"], {"config": {"embed_dim": 8, "qkv_bias": False}}),
+        (
+            ["--config.embed_dim", "8", "--config", "{qkv_bias: false}"],
+            {"config": {"embed_dim": 8, "qkv_bias": False}},
+        ),
     ],
 )
 def test_a_value_on_the_command_line_takes_the_place_of_the_recipes(more, expected):

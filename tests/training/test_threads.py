@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from echocare_hf.pretraining.run import set_threads
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_pretrain import arguments, assert_equal_runs, drive, files, pretrain  # noqa: E402, F401
+from test_pretrain import arguments, assert_equal_runs, drive, files, pretrain  # noqa: F401
 
 needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two threads need two cores")
 
@@ -32,7 +32,9 @@ def same_threads_afterwards():
         (0, {}, 1, ""),
         (2, {}, 2, ""),
         (0, {"processes": 1, "threads": 1}, 1, ""),
-        pytest.param(0, {"processes": 1, "threads": 2}, 2, "with 2 threads of PyTorch, as before", marks=needs_two_cores),
+        pytest.param(
+            0, {"processes": 1, "threads": 2}, 2, "with 2 threads of PyTorch, as before", marks=needs_two_cores
+        ),
         (0, {"processes": 1, "threads": 100_000}, 1, "was run with 100000 threads of PyTorch, now 1"),
         (1, {"processes": 1, "threads": 2}, 1, "was run with 2 threads of PyTorch, now 1"),
         (0, {"processes": 2, "threads": 2}, 1, ""),  # other bits in any case

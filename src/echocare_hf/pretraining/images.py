@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn import functional as F
 
 from echocare_hf.data.reading import read_ultrasound
@@ -101,7 +101,8 @@ class ShardImages:
             with Image.open(io.BytesIO(encoded)) as image:
                 return without_colour(to_rgb(where, image))
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-            raise ValueError(f"{where}: is no image that can be decoded ({error}); curate the corpus again") from error
+            fault = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+            raise ValueError(f"{where}: is no image that can be decoded ({fault}); curate the corpus again") from error
 
     def _row_group(self, place: int) -> list[bytes]:
         import pyarrow

@@ -50,7 +50,10 @@ class Recipe:
     )
 
     preset: str = _value("tiny", "tiny, base or large")
-    config: dict = _value({}, "values of EchoCareConfig that differ from the preset")
+    config: dict = _value(
+        {},
+        "values of EchoCareConfig that differ from the preset, as YAML; --config.NAME VALUE changes one of the recipe's",
+    )
     initial_weights: str = _value(
         "",
         "folder or Hub id of a checkpoint to start from, whose image decoder keeps its width; random weights if not given",
@@ -122,7 +125,9 @@ class Recipe:
         """Raises a ValueError, one line, for values that cannot work."""
         for entry in fields(self):
             value = getattr(self, entry.name)
-            numbers = [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, float)]
+            numbers = [
+                number for number in (value if isinstance(value, list) else [value]) if isinstance(number, float)
+            ]
             # Gradients that are clipped to an infinite norm are not clipped.
             if not all(map(math.isfinite, numbers)) and (entry.name != "max_grad_norm" or math.isnan(numbers[0])):
                 raise ValueError(f"{entry.name} is a finite number, not {value}")
@@ -148,7 +153,15 @@ class Recipe:
                 raise ValueError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is a share above 0 and below 1, not {self.validation}")
-        least = {"keep": 2, "workers": 0, "threads": 0, "probe_images": 0, "sample_images": 0, "seed": 0, "memory_mb": 0}
+        least = {
+            "keep": 2,
+            "workers": 0,
+            "threads": 0,
+            "probe_images": 0,
+            "sample_images": 0,
+            "seed": 0,
+            "memory_mb": 0,
+        }
         for name in (
             "batch_size",
             "accumulation",
@@ -176,7 +189,9 @@ class Recipe:
         if not 0 <= self.learning_rate_floor <= 1:
             raise ValueError(f"learning_rate_floor is a share, 0 to 1, not {self.learning_rate_floor}")
         if not self.reconstruction_weight and not self.anatomy_weight and not self.contrast_weight:
-            raise ValueError("reconstruction_weight, anatomy_weight and contrast_weight are all 0: there is nothing to learn")
+            raise ValueError(
+                "reconstruction_weight, anatomy_weight and contrast_weight are all 0: there is nothing to learn"
+            )
 
 
 # What may change between the parts of a run that was cut off: it does not touch the weights.

@@ -190,10 +190,15 @@ class RunFolder:
                 )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.clear_partial()
-            with written_beside(record) as partial:
-                partial.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+            try:
+                self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+                self.checkpoints.clear_partial()
+                with written_beside(record) as partial:
+                    partial.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise ValueError(
+                    f"{self.output}: no run can be written there ({error}); choose another --output_dir"
+                ) from error
         self.accelerator.wait_for_everyone()
 
     @property
