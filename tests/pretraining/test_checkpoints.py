@@ -107,6 +107,6 @@ def test_one_that_cannot_be_read_for_another_reason_is_not_taken_for_damaged(che
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr("echocare_hf.pretraining.checkpoints._digest", refuse)
-    with pytest.raises(PermissionError, match=r"step-00000010.*weights"):
+    with pytest.raises(PermissionError, match="step-00000010"):
         checkpoints.latest()
     assert names(checkpoints) == ["step-00000005", "step-00000010"]
