@@ -225,5 +225,6 @@ class _Places:
 
 
 def _collate(items: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]]) -> Batch:
-    *parts, rows = zip(*items, strict=True)
-    return Batch(*map(torch.stack, parts), torch.tensor(rows))
+    pixels, noise, labels, levels, branches, rows = zip(*items, strict=True)
+    stacked = [torch.stack(part) for part in (pixels, noise, labels, levels, branches)]
+    return Batch(*stacked, rows=torch.tensor(rows))
