@@ -226,5 +226,11 @@ class _Places:
 
 def _collate(items: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]]) -> Batch:
     pixels, noise, labels, levels, branches, rows = zip(*items, strict=True)
-    stacked = [torch.stack(part) for part in (pixels, noise, labels, levels, branches)]
-    return Batch(*stacked, rows=torch.tensor(rows))
+    return Batch(
+        torch.stack(pixels),
+        torch.stack(noise),
+        torch.stack(labels),
+        torch.stack(levels),
+        torch.stack(branches),
+        torch.tensor(rows),
+    )
