@@ -494,7 +494,11 @@ def test_a_run_takes_the_width_of_the_image_decoder_from_its_initial_weights(fil
     assert weights(tmp_path / "run")["image_decoder.output.weight"].shape[1] == 12
 
 
-TWO = ["--steps", "20", "--evaluate_every", "10"]
+# Rounding grows over the steps: Adam divides a gradient by its own size, and what is about 0 moves by all of the learning rate.
+TWO = {
+    "without drop path": ["--config.drop_path_rate", "0"],
+    "with drop path": ["--learning_rate", "1e-4"],
+}
 
 
 def two_processes(told_of_each):
@@ -523,9 +527,11 @@ def two_processes(told_of_each):
     return [process.returncode for process in running], said
 
 
-def test_two_processes_with_half_the_batch_each_are_one(files, tmp_path):
-    assert pretrain.main(arguments(files, tmp_path / "one", *TWO)) == 0
-    codes, said = two_processes([arguments(files, tmp_path / "two", *TWO)] * 2)
+@pytest.mark.parametrize("more", TWO.values(), ids=TWO)
+def test_two_processes_with_half_the_batch_each_are_one(more, files, tmp_path):
+    more = ["--steps", "20", "--evaluate_every", "10", *more]
+    assert pretrain.main(arguments(files, tmp_path / "one", *more)) == 0
+    codes, said = two_processes([arguments(files, tmp_path / "two", *more)] * 2)
     assert codes == [0, 0], said
     one, two = (read_log(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert len(one) == len(two) == 22
@@ -538,15 +544,16 @@ def test_two_processes_with_half_the_batch_each_are_one(files, tmp_path):
 
 def test_parts_of_a_batch_are_the_batch(files, tmp_path):
     """Contrast sees the images of its part alone, so it is left out; drop path goes with the images."""
-    more = ["--contrast_weight", "0", "--evaluate_every", "10"]
+    more = ["--contrast_weight", "0", "--evaluate_every", "10", "--learning_rate", "1e-4"]
     assert pretrain.main(arguments(files, tmp_path / "whole", *more)) == 0
     AcceleratorState._reset_state(reset_partial_state=True)
     assert pretrain.main(arguments(files, tmp_path / "parts", *more, "--accumulation", "4")) == 0
     whole, parts = (read_log(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
     assert len(whole) == len(parts) == 11
     for mine, theirs in zip(whole, parts, strict=True):
-        for name in ("loss", "reconstruction", "anatomy", "hard_patches", "gradient_norm", "validation_loss"):
-            assert mine.get(name) == pytest.approx(theirs.get(name), abs=1e-5, rel=1e-4), (mine["step"], name)
+        assert mine.keys() == theirs.keys()
+        for name in {"loss", "reconstruction", "anatomy", "hard_patches", "validation_loss"} & mine.keys():
+            assert mine[name] == pytest.approx(theirs[name], abs=1e-5), (mine["step"], name)
 
 
 def test_two_processes_cut_off_go_on_with_the_same_bits(files, tmp_path):
