@@ -5,8 +5,9 @@
     torchrun --nproc-per-node 8 training/pretrain.py training/recipes/base.yaml --data CORPUS --output_dir runs/base
     accelerate launch --config_file training/accelerate_configs/fsdp2.yaml training/pretrain.py training/recipes/large.yaml --data CORPUS
 
-RECIPE is a YAML file with values of `echocare_hf.pretraining.recipe.Recipe`; any of them may be overridden on the command line. CORPUS is
-what `echocare curate` makes, a folder with index.csv or metadata.csv, or a folder of images.
+RECIPE is a YAML file with values of `echocare_hf.pretraining.recipe.Recipe`; any of them may be overridden on the command line, one
+value of `config` as `--config.drop_path_rate 0`. CORPUS is what `echocare curate` makes, a folder with index.csv or metadata.csv, or a
+folder of images.
 
 What happens, in this order:
 
@@ -23,6 +24,7 @@ one line and exit code 2.
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import sys
 import time
@@ -47,11 +49,12 @@ from echocare_hf.pretraining.optimization import MovingAverage, adamw
 from echocare_hf.pretraining.pictures import draw_samples
 from echocare_hf.pretraining.preparation import Prepared, prepare
 from echocare_hf.pretraining.publication import save_model
-from echocare_hf.pretraining.recipe import Recipe, convert, read_recipe
+from echocare_hf.pretraining.recipe import Recipe, convert, nearest, read_recipe
 from echocare_hf.pretraining.run import (
     RunFolder,
     StopRequest,
     end_process,
+    is_lost_process,
     make_accelerator,
     same_everywhere,
     seed_step,
@@ -72,7 +75,7 @@ def pretrain(recipe: Recipe, stop: StopRequest) -> int:
     # The network, what is learnt, and the corpus.
     schedule = recipe.schedule()
     network = make_network(recipe)
-    config = network.model.config
+    config, branches = network.model.config, network.branches
     data = read_data(recipe, AnatomyTree.from_config(config), schedule.largest_image, accelerator)
     for line in data.report:
         folder.say(line)
@@ -93,7 +96,7 @@ def pretrain(recipe: Recipe, stop: StopRequest) -> int:
         )
 
     # The loop.
-    images = StreamImages(data.train, Changes.of(recipe), recipe.seed, config.mask_unit_size)
+    images = StreamImages(data.train, Changes.of(recipe), recipe.seed, config.mask_unit_size, branches)
     stream = batches(images, recipe, schedule, state["step"], accelerator.process_index, accelerator.num_processes)
     bar = tqdm(
         total=recipe.steps * recipe.batch_size,
@@ -160,7 +163,7 @@ def backward(
         mask = draw_mask(batch.noise, now.mask_ratio, scores, now.hard_share)
         # Processes exchange their gradients with the last part only.
         with accelerator.no_sync(network) if number < len(parts) else contextlib.nullcontext():
-            part_losses = network(batch.pixel_values, mask, batch.labels, batch.levels)
+            part_losses = network(batch.pixel_values, mask, batch.labels, batch.levels, batch.branches)
             accelerator.backward(part_losses["loss"] / len(parts))
         for name, value in part_losses.items():
             losses[name] = losses.get(name, 0) + value.detach() / len(parts)
@@ -248,9 +251,16 @@ def stopped_by_nan(
     """Saves the batch that led to a gradient that is not finite, and says so."""
     path = folder.output / f"bad-batch-step-{step + 1}-process-{rank}.pt"
     names = [[str(data.train.names[row]) for row in batch.rows.tolist()] for batch in parts]
-    torch.save({"names": names, "losses": losses, "batches": [batch.as_dict() for batch in parts]}, path)
+    kept = f"the batch is in {path}"
+    try:
+        with written_beside(path) as partial:
+            torch.save({"names": names, "losses": losses, "batches": [batch.as_dict() for batch in parts]}, partial)
+    except (OSError, RuntimeError) as error:
+        kept = f"the batch could not be written to {path} ({' '.join(str(error).split())[:100]})"
     told = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
-    return f"step {step + 1}: the gradient norm is {norm} ({told}); the batch is in {path}. Lower the learning rate, or use precision fp32"
+    # A run that has a checkpoint goes on with its own values only.
+    where = "" if folder.checkpoints.is_empty else ", with another --output_dir"
+    return f"step {step + 1}: the gradient norm is {norm} ({told}); {kept}. Lower the learning rate, or use precision fp32{where}"
 
 
 def parse_arguments(argv: Sequence[str]) -> Recipe:
@@ -260,6 +270,7 @@ def parse_arguments(argv: Sequence[str]) -> Recipe:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="pretrain.py RECIPE [options]",
+        allow_abbrev=False,
     )
     if not argv or "-h" in argv or "--help" in argv:
         parser.print_help()
@@ -267,14 +278,33 @@ def parse_arguments(argv: Sequence[str]) -> Recipe:
     if argv[0].startswith("-"):
         raise ValueError(f"{argv[0]}: the recipe comes first, such as training/recipes/tiny.yaml")
     values = read_recipe(Path(argv[0]))
-    config = argparse.ArgumentParser(add_help=False)
-    config.add_argument("--config")  # a JSON object, which HfArgumentParser does not read
-    known, rest = config.parse_known_args(list(argv[1:]))
-    if known.config is not None:
-        values |= convert({"config": yaml.safe_load(known.config)}, "command line")
-    parser.set_defaults(**values)
-    (recipe,) = parser.parse_args_into_dataclasses(rest)
+    rest, config = take_config(list(argv[1:]), values.get("config", {}))
+    parser.set_defaults(**values | {"config": config})
+    recipe, unknown = parser.parse_args_into_dataclasses(rest, return_remaining_strings=True)
+    if unknown:
+        names = [f"--{entry.name}" for entry in dataclasses.fields(Recipe)]
+        raise ValueError(f"unknown option {unknown[0]}{nearest(unknown[0], names)}; `--help` lists all")
     return recipe
+
+
+def take_config(argv: list[str], config: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What HfArgumentParser does not read: `--config MAPPING` takes the recipe's place, `--config.NAME VALUE` that of one value."""
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    for name in dict.fromkeys(text.partition("=")[0] for text in argv if text.startswith("--config.")):
+        parser.add_argument(name)
+    known, rest = parser.parse_known_args(argv)
+    given: dict[str, Any] = {}
+    for name, text in vars(known).items():
+        if text is None:
+            continue
+        try:
+            given[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--{name}: {text!r} cannot be read ({' '.join(str(error).split())})") from error
+    if "config" in given:
+        config = convert({"config": given.pop("config")}, "command line")["config"]
+    return rest, config | {name.removeprefix("config."): value for name, value in given.items()}
 
 
 class OneLineParser(HfArgumentParser):
@@ -291,6 +321,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return pretrain(recipe, stop)
     except (ValueError, OSError, ImportError, yaml.YAMLError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        rank = torch.distributed.get_rank()
+        print(
+            f"error: process {rank}: another process of this run has ended; its own message says why", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -97,3 +97,16 @@ def test_the_same_step_can_be_written_again(checkpoints):
     checkpoints.save(5, write("first"), {})
     checkpoints.save(5, write("again"), {})
     assert (checkpoints.latest()[0] / "weights").read_text() == "again"
+
+
+def test_one_that_cannot_be_read_for_another_reason_is_not_taken_for_damaged(checkpoints, monkeypatch):
+    checkpoints.save(5, write("first"), {})
+    checkpoints.save(10, write("later"), {})
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("echocare_hf.pretraining.checkpoints._digest", refuse)
+    with pytest.raises(PermissionError, match="step-00000010"):
+        checkpoints.latest()
+    assert names(checkpoints) == ["step-00000005", "step-00000010"]

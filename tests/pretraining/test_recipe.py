@@ -1,5 +1,6 @@
 """Recipes: types, unknown values, and the ones that ship."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,6 +63,15 @@ def test_bad_recipes_are_named_in_one_line(tmp_path, text, message):
         ({"flip_vertical": 1.5}, "flip_vertical"),
         ({"crop_scale": [0.5, 2.0]}, "crop_scale"),
         ({"anatomy_weight": -1.0}, "anatomy_weight"),
+        ({"weight_decay": math.nan}, "weight_decay is a finite number"),
+        ({"contrast_weight": math.inf}, "contrast_weight is a finite number"),
+        ({"crop_aspect": [0.5, math.inf]}, "crop_aspect is a finite number"),
+        ({"max_grad_norm": math.nan}, "max_grad_norm is a finite number"),
+        ({"learning_rate": math.inf}, "learning_rate is a finite number"),
+        ({"epsilon": 0.0}, "epsilon is above 0"),
+        ({"learning_rate_floor": 1.5}, "learning_rate_floor is a share"),
+        ({"contrast_size": 0}, "contrast_size is at least 1"),
+        ({"reconstruction_weight": 0.0, "anatomy_weight": 0.0}, "nothing to learn"),
     ],
 )
 def test_values_that_cannot_work_are_refused(values, message):
@@ -94,3 +104,11 @@ def test_only_what_touches_the_weights_counts_as_a_change():
     del before["contrast_size"]  # a record of before there was such a value
     assert changed_values(before, Recipe(steps=5)) == []
     assert changed_values(before, Recipe(steps=5, contrast_size=3)) == ["contrast_size"]
+
+
+def test_a_list_of_nothing_may_be_an_empty_text_and_is_no_change():
+    recipe = Recipe(data=["x"], licences=[""], trackers=[""], max_grad_norm=math.inf)
+    assert recipe.licences == recipe.trackers == []
+    before = asdict(recipe) | {"licences": [""]}  # as earlier versions wrote it down
+    assert changed_values(before, recipe) == []
+    assert changed_values(before, Recipe(data=["x"], licences=["CC0"], max_grad_norm=math.inf)) == ["licences"]

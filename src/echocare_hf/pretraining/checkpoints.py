@@ -89,6 +89,9 @@ class Checkpoints:
 
         Returns:
             Its folder and manifest, None and {} if there is none; and one line for each newer one that is damaged.
+
+        Raises:
+            OSError: if one cannot be read for another reason, such as its permissions: it may be whole.
         """
         damaged: list[str] = []
         for step in reversed(self._steps()):
@@ -128,7 +131,7 @@ def _check(path: Path) -> tuple[dict[str, Any], str]:
                 return {}, f"{name} has {(path / name).stat().st_size} of {size} bytes"
             if _digest(path / name) != digest:
                 return {}, f"{name} has other contents than were written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"its {MANIFEST} cannot be read: {error}"
     return manifest, ""
 

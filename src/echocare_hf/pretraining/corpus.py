@@ -150,6 +150,8 @@ def _make(
     tree: AnatomyTree, images: Images, where: str, names: Sequence[str], labels: Sequence[Any], **columns: Any
 ) -> Corpus:
     """A corpus from columns that may hold None."""
+    if not names:
+        raise ValueError(f"{where}: holds no images")
     nodes = {label: _node(tree, label, where) for label in dict.fromkeys(labels)}
     empty = [""] * len(names)
     texts = {

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn import functional as F
 
 from echocare_hf.data.reading import read_ultrasound
@@ -95,11 +95,14 @@ class ShardImages:
         place = bisect_right(self.starts, row) - 1
         encoded = self._row_group(place)[row - self.starts[place]]
         where = Path(f"{self.shards[self.groups[place][0]]}, row {row - self.starts[place]}")
+        if not encoded:
+            raise ValueError(f"{where}: holds no image; curate the corpus again")
         try:
             with Image.open(io.BytesIO(encoded)) as image:
                 return without_colour(to_rgb(where, image))
-        except OSError as error:
-            raise ValueError(f"{where}: is no image that can be decoded ({error}); curate the corpus again") from error
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+            fault = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+            raise ValueError(f"{where}: is no image that can be decoded ({fault}); curate the corpus again") from error
 
     def _row_group(self, place: int) -> list[bytes]:
         import pyarrow

@@ -10,6 +10,7 @@ from echocare_hf.checkpoints import find_checkpoint
 from echocare_hf.data.masking import mask_grid
 
 from .contrast import ContrastProjection, structured_contrast_loss
+from .drop_path import BRANCHES, DropPathOfImages, drop_by_image, give_noise
 from .hard_patches import PatchLossPredictor, relative_loss, unit_losses
 from .recipe import Recipe
 
@@ -40,8 +41,21 @@ class PretrainingNetwork(nn.Module):
         self.contrast_temperature = contrast_temperature
         self.predictor = PatchLossPredictor(config) if hard_patch_weight is not None else None
         self.projection = ContrastProjection(config.hidden_size, contrast_size) if contrast_weight else None
+        drop_by_image(model)
 
-    def forward(self, pixel_values: Tensor, mask: Tensor, labels: Tensor, levels: Tensor) -> dict[str, Tensor]:
+    @property
+    def drop_paths(self) -> list[DropPathOfImages]:
+        """In the order in which they run."""
+        return [module for module in self.model.modules() if isinstance(module, DropPathOfImages)]
+
+    @property
+    def branches(self) -> int:
+        """How many random numbers an image needs for drop path."""
+        return BRANCHES * len(self.drop_paths)
+
+    def forward(
+        self, pixel_values: Tensor, mask: Tensor, labels: Tensor, levels: Tensor, branches: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The losses by name, `loss` their weighted sum.
 
         Args:
@@ -49,7 +63,10 @@ class PretrainingNetwork(nn.Module):
             mask: bool (batch, rows, columns) of mask units.
             labels: (batch, nodes): 1, 0, -1.
             levels: (batch, levels): nodes, -1 where unknown.
+            branches: (batch, branches), random numbers from 0 to 1 for drop path; None to draw them here.
         """
+        if branches is not None:
+            give_noise(self.drop_paths, branches)
         extras = self.predictor is not None or self.projection is not None
         outputs = self.model(pixel_values, bool_masked_pos=mask, labels=labels, output_hidden_states=extras)
         losses: dict[str, Tensor] = {

@@ -173,6 +173,11 @@ def _decode(
 
 def _deal(corpus: Corpus, clusters: np.ndarray, share: float, seed: int) -> np.ndarray:
     """bool (images,): what is held out, whole clusters, each anatomy node with its share."""
+    if len(set(clusters)) < 2:
+        raise ValueError(
+            f"all images ({len(corpus)}) are of one group or look alike: one part of them has to be held out; add images of another "
+            "patient, or state groups in a column `group`"
+        )
     samples = [
         Sample(name=str(name), images=(), group=str(cluster), label=int(node) if node >= 0 else None)
         for name, cluster, node in zip(corpus.names, clusters, corpus.nodes, strict=True)

@@ -3,8 +3,11 @@
 # ruff: noqa: RUF009  (`_value` makes a field; a default that can change gets a factory)
 
 import dataclasses
+import difflib
+import math
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -42,9 +45,15 @@ class Recipe:
     validation: float = _value(0.1, "share of the images that is held out, by group, where the corpus does not say")
     memory_mb: int = _value(4096, "keep decoded images in memory if they need no more than this")
     workers: int = _value(0, "processes that read and augment, per training process")
+    threads: int = _value(
+        0, "threads of PyTorch on a CPU, per process; 0: as the machine has it, and as before where a run goes on"
+    )
 
     preset: str = _value("tiny", "tiny, base or large")
-    config: dict = _value({}, "values of EchoCareConfig that differ from the preset")
+    config: dict = _value(
+        {},
+        "values of EchoCareConfig that differ from the preset, as YAML; --config.NAME VALUE changes one of the recipe's",
+    )
     initial_weights: str = _value(
         "",
         "folder or Hub id of a checkpoint to start from, whose image decoder keeps its width; random weights if not given",
@@ -92,7 +101,13 @@ class Recipe:
     evaluation_images: int = _value(512, "most held-out images that are looked at")
     probe_images: int = _value(1024, "most training images that kNN and linear probe learn from; 0 for no probes")
     sample_images: int = _value(8, "reconstructions that are drawn at each look; 0 for none")
-    trackers: list[str] = _value([], "tensorboard, trackio; metrics.jsonl is always written")
+    trackers: list[str] = _value([], "tensorboard, trackio, or '' for none; metrics.jsonl is always written")
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, list):
+                setattr(self, entry.name, without_empty(value))
 
     def schedule(self) -> Schedule:
         return Schedule(
@@ -108,6 +123,14 @@ class Recipe:
 
     def check(self) -> None:
         """Raises a ValueError, one line, for values that cannot work."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            numbers = [
+                number for number in (value if isinstance(value, list) else [value]) if isinstance(number, float)
+            ]
+            # Gradients that are clipped to an infinite norm are not clipped.
+            if not all(map(math.isfinite, numbers)) and (entry.name != "max_grad_norm" or math.isnan(numbers[0])):
+                raise ValueError(f"{entry.name} is a finite number, not {value}")
         self.schedule()
         if not self.data:
             raise ValueError("no corpus: give --data FOLDER, or a value `data` in the recipe")
@@ -130,10 +153,19 @@ class Recipe:
                 raise ValueError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is a share above 0 and below 1, not {self.validation}")
-        least = {"keep": 2, "workers": 0, "probe_images": 0, "sample_images": 0, "seed": 0, "memory_mb": 0}
+        least = {
+            "keep": 2,
+            "workers": 0,
+            "threads": 0,
+            "probe_images": 0,
+            "sample_images": 0,
+            "seed": 0,
+            "memory_mb": 0,
+        }
         for name in (
             "batch_size",
             "accumulation",
+            "contrast_size",
             "log_every",
             "evaluate_every",
             "save_every",
@@ -151,13 +183,20 @@ class Recipe:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is not negative, got {getattr(self, name)}")
-        if not self.max_grad_norm > 0 or not self.contrast_temperature > 0:
-            raise ValueError("max_grad_norm and contrast_temperature are above 0")
+        for name in ("max_grad_norm", "contrast_temperature", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is above 0, not {getattr(self, name)}")
+        if not 0 <= self.learning_rate_floor <= 1:
+            raise ValueError(f"learning_rate_floor is a share, 0 to 1, not {self.learning_rate_floor}")
+        if not self.reconstruction_weight and not self.anatomy_weight and not self.contrast_weight:
+            raise ValueError(
+                "reconstruction_weight, anatomy_weight and contrast_weight are all 0: there is nothing to learn"
+            )
 
 
 # What may change between the parts of a run that was cut off: it does not touch the weights.
 FREE_VALUES = (
-    *("resume", "output_dir", "memory_mb", "workers", "log_every", "evaluate_every", "save_every", "keep"),
+    *("resume", "output_dir", "memory_mb", "workers", "threads", "log_every", "evaluate_every", "save_every", "keep"),
     *("evaluation_images", "probe_images", "sample_images", "trackers", "data"),
 )
 
@@ -177,6 +216,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return convert(values, str(path))
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Which of the names may have been meant, as a part of a message; "" if none is near."""
+    found = difflib.get_close_matches(name, list(names), 1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def without_empty(values: list[Any]) -> list[Any]:
+    """A list without empty texts: on a command line, '' stands for a list of nothing."""
+    return [value for value in values if value != ""]
+
+
 def convert(values: dict[str, Any], where: str) -> dict[str, Any]:
     """Values of a recipe brought to the types of `Recipe` where nothing is lost by it, such as 1 to 1.0 and 128 to "128".
 
@@ -185,7 +235,9 @@ def convert(values: dict[str, Any], where: str) -> dict[str, Any]:
     """
     known = {entry.name: entry for entry in fields(Recipe)}
     if unknown := sorted(str(name) for name in set(values) - set(known)):
-        raise ValueError(f"{where}: unknown value {', '.join(unknown)}; `--help` lists them all")
+        raise ValueError(
+            f"{where}: unknown value {', '.join(unknown)}{nearest(unknown[0], known)}; `--help` lists them all"
+        )
     kinds = typing.get_type_hints(Recipe)
     return {name: _as_type(value, kinds[name], f"{where}: {name}") for name, value in values.items()}
 
@@ -215,4 +267,5 @@ def _as_type(value: Any, kind: Any, where: str) -> Any:
 def changed_values(before: dict[str, Any], recipe: Recipe) -> list[str]:
     """Names of the values that differ and would change the weights; a value that `before` lacks had its default."""
     now, usual = dataclasses.asdict(recipe), dataclasses.asdict(Recipe())
-    return sorted(name for name in now if name not in FREE_VALUES and before.get(name, usual[name]) != now[name])
+    then = usual | {name: without_empty(value) if isinstance(value, list) else value for name, value in before.items()}
+    return sorted(name for name in now if name not in FREE_VALUES and then[name] != now[name])

@@ -61,8 +61,33 @@ def make_accelerator(recipe: Recipe, output: Path) -> Accelerator:
     return accelerator
 
 
+def set_threads(wanted: int, before: dict[str, Any], processes: int) -> str:
+    """Sets the number of PyTorch's threads: sums of a CPU are rounded in another order by another number.
+
+    With equal numbers of processes and threads a step on a CPU gives the same bits (`tests/training/test_threads.py`), so a run that goes
+    on takes as many threads as it had.
+
+    Args:
+        wanted: `threads` of the recipe, 0 for no wish.
+        before: `processes` and `threads` of the checkpoint that the run goes on from, empty at its start.
+        processes: how many there are now.
+
+    Returns:
+        A line for people, "" if there is nothing to say.
+    """
+    now, had = torch.get_num_threads(), int(before.get("threads", 0))
+    threads = wanted or (had if before.get("processes") == processes and had <= (os.cpu_count() or 1) else 0) or now
+    if threads != now:
+        torch.set_num_threads(threads)
+    if not had or (had == threads and had == now) or before.get("processes") != processes:
+        return ""
+    if had == threads:
+        return f"with {had} threads of PyTorch, as before, not {now}: other numbers round otherwise (--threads {now} to have them)"
+    return f"was run with {had} threads of PyTorch, now {threads}: the last digits will not be those of a run that was not cut off"
+
+
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds torch's own random numbers (drop path, dropout) by step and process: a run that goes on needs no state of them."""
+    """Seeds torch's own random numbers (dropout) by step and process: a run that goes on needs no state of them."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))
 
 
@@ -89,6 +114,13 @@ def end_process(code: int) -> NoReturn:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         os._exit(code)
     sys.exit(code)
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether an error says that another process of the run has gone: gloo's comes without a type of its own."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
 class StopRequest:
@@ -135,6 +167,7 @@ class RunFolder:
 
     def __init__(self, output: Path, recipe: Recipe, accelerator: Accelerator) -> None:
         self.output, self.accelerator = output, accelerator
+        self.threads = recipe.threads
         self.checkpoints = Checkpoints(output / "checkpoints", recipe.keep)
         self.log_file = output / "metrics.jsonl"
         self._open(recipe)
@@ -157,10 +190,15 @@ class RunFolder:
                 )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.clear_partial()
-            with written_beside(record) as partial:
-                partial.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+            try:
+                self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+                self.checkpoints.clear_partial()
+                with written_beside(record) as partial:
+                    partial.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise ValueError(
+                    f"{self.output}: no run can be written there ({error}); choose another --output_dir"
+                ) from error
         self.accelerator.wait_for_everyone()
 
     @property
@@ -185,9 +223,12 @@ class RunFolder:
         path, facts, damaged = found[0]
         for line in damaged:
             self.say(line)
-        if path is None:
-            facts = {"step": 0}
-        else:
+        facts = {"step": 0} if path is None else facts
+        if self.accelerator.device.type == "cpu" and (
+            line := set_threads(self.threads, facts, self.accelerator.num_processes)
+        ):
+            self.say(line)
+        if path is not None:
             try:
                 if self.accelerator.is_fsdp2:
                     load_whole(network, optimizer.optimizer, path)
@@ -219,6 +260,7 @@ class RunFolder:
             ValueError: in every process, if it cannot be written; the one before it is intact.
         """
         accelerator, step = self.accelerator, facts["step"]
+        facts = facts | {"processes": accelerator.num_processes, "threads": torch.get_num_threads()}
         partial = self.checkpoints.partial(step)
         failure = ""
         try:
@@ -266,8 +308,14 @@ class RunFolder:
         values = {name: value for name, value in entry.items() if name != "step" and isinstance(value, int | float)}
         self.accelerator.log(values, step=step)
         if self.accelerator.is_main_process:
-            with self.log_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            try:
+                with self.log_file.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise ValueError(
+                    f"{self.log_file}: cannot be written ({error}); the checkpoints are intact. Make room on the disk and give the same "
+                    "command again"
+                ) from error
 
     def read_log(self) -> list[dict[str, Any]]:
         return read_log(self.log_file)

@@ -1,8 +1,8 @@
 """The endless stream of training images: each image once an epoch, in an order and with changes that depend on nothing but the seed.
 
 Position p of the stream is image p mod N of epoch p // N. Batches are slices of it, and may reach from one epoch into the next; so all
-processes have equally many images, none waits for another, and where a run goes on is one number. The crop, the mirroring and the mask of
-an image depend on seed, epoch and image alone: any number of processes and workers sees the same.
+processes have equally many images, none waits for another, and where a run goes on is one number. The crop, the mirroring, the mask and
+the dropped paths of an image depend on seed, epoch and image alone: any number of processes and workers sees the same.
 """
 
 import math
@@ -96,6 +96,7 @@ class Batch:
         noise: (batch, rows, columns) float64, 0 to 1: of the mask units, the lowest are hidden.
         labels: (batch, nodes) int64: 1, 0 or -1.
         levels: (batch, levels) int64: the node at each level, -1 where unknown.
+        branches: (batch, branches), 0 to 1, for drop path.
         rows: (batch,) int64, rows of the corpus.
     """
 
@@ -103,6 +104,7 @@ class Batch:
     noise: Tensor
     labels: Tensor
     levels: Tensor
+    branches: Tensor
     rows: Tensor
 
     def to(self, device: torch.device) -> "Batch":
@@ -139,12 +141,13 @@ class Order:
 
 @dataclass
 class StreamImages(Dataset):
-    """The images of a stream by (position, size)."""
+    """The images of a stream by (position, size). `branches` is how many random numbers drop path needs for an image."""
 
     corpus: Corpus
     changes: Changes
     seed: int
     mask_unit_size: int
+    branches: int = 0
     order: Order = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,13 +155,19 @@ class StreamImages(Dataset):
         self.labels = torch.from_numpy(self.corpus.node_labels()).long()
         self.levels = torch.from_numpy(self.corpus.level_labels())
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]:
         position, size = place
         epoch, row = self.order.row(position)
         generator = sample_generator(self.seed, epoch, row)
         noise = torch.rand(mask_grid(size, self.mask_unit_size), generator=generator, dtype=torch.float64)
-        pixels = self.changes(self.corpus.images.read(row), size, generator)
-        return pixels, noise, self.labels[self.corpus.nodes[row]], self.levels[row], row
+        try:
+            stored = self.corpus.images.read(row)
+        except (OSError, ValueError) as error:
+            # Of one type and in one line: a worker process can hand on no other.
+            raise ValueError(" ".join(str(error).split())) from error
+        pixels = self.changes(stored, size, generator)
+        branches = torch.rand(self.branches, generator=generator)
+        return pixels, noise, self.labels[self.corpus.nodes[row]], self.levels[row], branches, row
 
 
 def batches(
@@ -215,6 +224,13 @@ class _Places:
         return self.places
 
 
-def _collate(items: list[tuple[Tensor, Tensor, Tensor, Tensor, int]]) -> Batch:
-    pixels, noise, labels, levels, rows = zip(*items, strict=True)
-    return Batch(torch.stack(pixels), torch.stack(noise), torch.stack(labels), torch.stack(levels), torch.tensor(rows))
+def _collate(items: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]]) -> Batch:
+    pixels, noise, labels, levels, branches, rows = zip(*items, strict=True)
+    return Batch(
+        torch.stack(pixels),
+        torch.stack(noise),
+        torch.stack(labels),
+        torch.stack(levels),
+        torch.stack(branches),
+        torch.tensor(rows),
+    )
