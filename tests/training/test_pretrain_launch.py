@@ -22,17 +22,14 @@ SMOKE = ROOT / "training" / "recipes" / "smoke.yaml"
 sys.path.insert(0, str(ROOT / "training"))
 import pretrain  # noqa: E402
 
-CONFIG = "{embed_dim: 12, depths: [1, 1, 1], num_heads: [1, 2, 4], anatomy_hidden_size: 64, decoder_type: multi_scale}"
-# The learning rate is that of base: Adam divides a gradient by its own size, so rounding moves a weight whose gradient is about 0 by all
-# of it.
+# The recipe as it is, but for what is looked at.
 SHORT = (
-    "--steps 8 --warmup_steps 2 --learning_rate 1e-4 --log_every 1 --save_every 4 --evaluate_every 8 --probe_images 0 --sample_images 0 "
-    "--precision fp32"
+    "--steps 20 --log_every 1 --save_every 10 --evaluate_every 20 --probe_images 0 --sample_images 0 --precision fp32"
 )
 
 
 def arguments(output):
-    return [str(SMOKE), "--output_dir", str(output), *SHORT.split(), "--config", CONFIG]
+    return [str(SMOKE), "--output_dir", str(output), *SHORT.split()]
 
 
 def launch(config, output, *more):
@@ -72,20 +69,25 @@ def assert_same_run(one, other):
         if "gradient_norm" in mine:
             assert mine["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3), mine["step"]
     weights = [load_file(output / "final" / "model.safetensors") for output in (one, other)]
+    for tensors in weights:
+        for name in [name for name in tensors if name.endswith("qkv.bias")]:
+            # The bias of keys changes no attention: its gradient is rounding, which Adam divides by its own size.
+            queries, _, values = tensors[name].chunk(3)
+            tensors[name] = torch.cat([queries, values])
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.allclose(value, weights[1][name], atol=1e-4) for name, value in weights[0].items())
 
 
 def test_ddp_is_one_process_with_the_whole_batch(alone, tmp_path):
     launch("cpu.yaml", tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoints" / "step-00000008" / "random_states_1.pkl").is_file()  # there were two
+    assert (tmp_path / "run" / "checkpoints" / "step-00000020" / "random_states_1.pkl").is_file()  # there were two
     assert_same_run(alone, tmp_path / "run")
 
 
 def test_fsdp2_goes_on_from_one_process_and_one_process_from_fsdp2(alone, tmp_path, capsys):
     sharded = tmp_path / "sharded"
-    cut_after(4, alone, sharded)
-    assert "going on after step 4" in launch("fsdp2.yaml", sharded, "--num_processes", "2")
+    cut_after(10, alone, sharded)
+    assert "going on after step 10" in launch("fsdp2.yaml", sharded, "--num_processes", "2")
     assert_same_run(alone, sharded)
 
     # What it has made is what any run makes.
@@ -95,7 +97,7 @@ def test_fsdp2_goes_on_from_one_process_and_one_process_from_fsdp2(alone, tmp_pa
     mine, theirs = (
         {
             path.name: path.stat().st_size
-            for path in (run / "checkpoints" / "step-00000008").iterdir()
+            for path in (run / "checkpoints" / "step-00000020").iterdir()
             if path.suffix in (".safetensors", ".bin")
         }
         for run in (sharded, alone)
@@ -106,13 +108,13 @@ def test_fsdp2_goes_on_from_one_process_and_one_process_from_fsdp2(alone, tmp_pa
         shutil.rmtree(sharded / place)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert pretrain.main(arguments(sharded)) == 0
-    assert "going on after step 8" in capsys.readouterr().out
+    assert "going on after step 20" in capsys.readouterr().out
 
 
 def test_the_configs_are_those_that_were_run():
     cpu, ddp, fsdp2 = (yaml.safe_load((CONFIGS / name).read_text()) for name in ("cpu.yaml", "ddp.yaml", "fsdp2.yaml"))
     assert {**ddp, "num_processes": 2} == cpu
-    model = EchoCareForPreTraining(EchoCareConfig.preset("tiny", **yaml.safe_load(CONFIG)))
+    model = EchoCareForPreTraining(EchoCareConfig.preset("tiny", **yaml.safe_load(SMOKE.read_text())["config"]))
     assert fsdp2["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"] in {
         type(part).__name__ for part in model.modules()
     }
