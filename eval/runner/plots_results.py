@@ -13,7 +13,7 @@ import pandas as pd
 from echocare_hf.drawing_style import Colour
 
 from .plots_chart import COLOURS
-from .store import Trial, trials_of
+from .store import Trial, cases_of, trials_of
 from .tables import read_results
 
 Models = Mapping[str, list[Trial]]
@@ -94,14 +94,10 @@ def all_results(output: Path) -> Iterator[TaskResults]:
 
 def _of_one_data(trials: tuple[Trial, ...], entry: Mapping[str, Any] | None) -> tuple[Trial, ...]:
     """The trials that were measured on the cases of the tables, else on those of the first trial."""
-    measured = [_cases_of(trial.record.get("provenance") or {}) for trial in trials]
-    shown = [_cases_of(origin) for found in (entry or {}).get("provenance", {}).values() for origin in found]
+    measured = [cases_of(trial.record.get("provenance") or {}) for trial in trials]
+    shown = [cases_of(origin) for found in (entry or {}).get("provenance", {}).values() for origin in found]
     wanted = next((cases for cases in shown if cases in measured), measured[0] if measured else None)
     return tuple(trial for trial, cases in zip(trials, measured, strict=True) if cases == wanted)
-
-
-def _cases_of(origin: Mapping[str, Any]) -> tuple[Any, Any]:
-    return origin.get("data_sha256"), origin.get("measured_sha256")
 
 
 def model_of(trial: Trial) -> str:

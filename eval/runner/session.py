@@ -13,7 +13,7 @@ from echocare_hf.finetuning import FinetuneArguments
 
 from .contenders import Contender, contender
 from .measures import check_packages
-from .store import Trial, read_trial, trials_of, whole
+from .store import Trial, cases_of, read_trial, trials_of, whole
 from .subjects import Subject, floors_of
 from .tables import markdown, write_results
 from .trial import Bench, run_trial
@@ -130,7 +130,9 @@ class Session:
                 order.get(trial.folder.parent.name, len(order)),
             ),
         )
-        same = [trial for trial in found if _cases_of(trial) == _cases_of(found[0])]
+        same = [
+            trial for trial in found if cases_of(trial.record["provenance"]) == cases_of(found[0].record["provenance"])
+        ]
         for trial in found:
             if trial not in same:
                 print(f"note: {trial.folder} was measured on other data or another split and is left out", flush=True)
@@ -144,12 +146,6 @@ class Session:
         entry = write_results(self.output, self.subject, trials)
         print(f"\n{markdown(self.subject.key, entry, details=False)}\n", flush=True)
         return entry
-
-
-def _cases_of(trial: Trial) -> tuple[str, str]:
-    """Hash of the data, and of the split but for the training part, of which a trial may have had a share."""
-    origin = trial.record["provenance"]
-    return origin["data_sha256"], origin["measured_sha256"]
 
 
 def script_command(script: Path, argv: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -82,6 +82,11 @@ def read_trial(folder: Path) -> Trial | None:
     return Trial(folder, record)
 
 
+def cases_of(origin: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Of a trial's provenance the hash of the data, and of the split but for the training part, of which a trial may have had a share."""
+    return origin.get("data_sha256"), origin.get("measured_sha256")
+
+
 def whole(trial: Trial) -> Trial:
     """The trial, if its record says what tables need.
 

@@ -10,7 +10,7 @@ from echocare_hf.checkpoints import find_checkpoint
 from echocare_hf.data.masking import mask_grid
 
 from .contrast import ContrastProjection, structured_contrast_loss
-from .drop_path import BRANCHES, DropPathOfImages, drop_by_image, give_noise
+from .drop_path import BRANCHES, drop_by_image, give_noise
 from .hard_patches import PatchLossPredictor, relative_loss, unit_losses
 from .recipe import Recipe
 
@@ -41,12 +41,7 @@ class PretrainingNetwork(nn.Module):
         self.contrast_temperature = contrast_temperature
         self.predictor = PatchLossPredictor(config) if hard_patch_weight is not None else None
         self.projection = ContrastProjection(config.hidden_size, contrast_size) if contrast_weight else None
-        drop_by_image(model)
-
-    @property
-    def drop_paths(self) -> list[DropPathOfImages]:
-        """In the order in which they run."""
-        return [module for module in self.model.modules() if isinstance(module, DropPathOfImages)]
+        self.drop_paths = drop_by_image(model)
 
     @property
     def branches(self) -> int:
