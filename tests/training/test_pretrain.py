@@ -187,6 +187,22 @@ def test_a_checkpoint_that_is_cut_short_is_passed_over(files, uninterrupted, tmp
     assert_equal_runs(uninterrupted, run)
 
 
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_over_them(files, uninterrupted, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    shutil.rmtree(run / "final")
+    for path in run.glob("checkpoints/*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:1000])
+    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
+    assert pretrain.main(arguments(files, run)) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert "model.safetensors has 1000 of" in line and "nothing was removed" in line
+    assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()} == before
+    shutil.rmtree(run / "checkpoints")
+    assert pretrain.main(arguments(files, run)) == 0
+    assert_equal_runs(uninterrupted, run)
+
+
 @contextlib.contextmanager
 def full_disk(size=20_000):
     """A limit on the size of files stands for it: writing beyond it fails in the same way."""

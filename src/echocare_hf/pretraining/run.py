@@ -216,11 +216,16 @@ class RunFolder:
             Its facts, among them `step`, the number of steps that are done; `{"step": 0}` without a checkpoint.
 
         Raises:
-            ValueError: if it is of another architecture.
+            ValueError: if it is of another architecture; if there are checkpoints and all are damaged.
         """
         found: list[Any] = [self.checkpoints.latest() if self.accelerator.is_main_process else None]
         broadcast_object_list(found)
         path, facts, damaged = found[0]
+        if damaged and path is None:
+            raise ValueError(
+                f"{damaged[0].partition(' and is passed over')[0]}, and no other checkpoint of the run is whole; nothing was removed. "
+                "Choose another --output_dir, or delete the damaged ones to begin anew"
+            )
         for line in damaged:
             self.say(line)
         facts = {"step": 0} if path is None else facts
