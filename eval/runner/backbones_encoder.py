@@ -9,10 +9,9 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 
 from echocare_hf import EchoCareConfig
-from echocare_hf.finetuning.record import short_name
 from echocare_hf.model.encoder_echocare import EchoCareModelOutput, check_pixel_values
 
-from .backbones_sources import Maps, Recipe, one_line
+from .backbones_sources import Maps, Recipe, one_line, short_source
 from .backbones_timm import TimmMaps
 from .backbones_transformers import TransformersMaps
 
@@ -69,7 +68,7 @@ def foreign_config(
         "use_conv_blocks": False,
         "anatomy_tree": {"ids": [], "names": [], "parents": []},
     }
-    described = recipe.as_dict() | {"reference": short_name(recipe.reference)}  # no directory of this machine
+    described = recipe.as_dict() | {"reference": short_source(recipe.reference)}  # no directory of this machine
     return ForeignEncoderConfig(**values, recipe=described, foreign_channels=list(channels))
 
 
@@ -77,8 +76,8 @@ class ForeignEncoder(nn.Module):
     """A network of timm or transformers that answers as `EchoCareModel` does.
 
     It takes images as EchoCare's image processor makes them and brings them to the mean and standard deviation that the network was
-    trained with. Its maps are the network's own, see `backbones_pyramid`; `pooler_output` is the mean of the last one, as EchoCare's is,
-    not a class token.
+    trained with; one that takes grey images gets the mean of the channels. Its maps are the network's own, see `backbones_pyramid`;
+    `pooler_output` is the mean of the last one, as EchoCare's is, not a class token.
 
     While no parameter of it learns (--freeze_encoder, --head_first), its batch norms stand still too.
 
@@ -105,7 +104,10 @@ class ForeignEncoder(nn.Module):
         )
         normalised = getattr(processor, "do_normalize", False)
         mean, std = (processor.image_mean, processor.image_std) if normalised else ((0.0,) * 3, (1.0,) * 3)
-        values = torch.tensor([std, mean, recipe.mean]) / torch.tensor(recipe.std)
+        if self.maps.takes not in (1, 3):
+            raise ValueError(f"{recipe.reference}: takes images of {self.maps.takes} channels; 1 and 3 serve")
+        own = [value * 3 if len(value) == 1 else value for value in (recipe.mean, recipe.std)]
+        values = torch.tensor([std, mean, own[0]]) / torch.tensor(own[1])
         for name, value in zip(("scale", "shift", "mean"), values, strict=True):
             self.register_buffer(name, value.view(-1, 1, 1))
         self.strides = [level.stride for level in self.maps.plan.levels]
@@ -136,7 +138,8 @@ class ForeignEncoder(nn.Module):
         height, width = pixel_values.shape[-2:]
         plan = self.maps.plan
         images = plan.pad(pixel_values * self.scale + self.shift)  # 0 is black
-        maps = plan.pyramid(self.maps(images - self.mean), height, width)
+        images = images - self.mean
+        maps = plan.pyramid(self.maps(images.mean(1, keepdim=True) if self.maps.takes == 1 else images), height, width)
         return tuple(one.to(maps[0].dtype) for one in maps)
 
     def train(self, mode: bool = True) -> "ForeignEncoder":

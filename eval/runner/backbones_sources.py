@@ -1,9 +1,12 @@
 """What a network of another library is known by, and what is asked of it: feature maps, shallow first."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+
+from echocare_hf.finetuning.record import short_name
 
 from .backbones_pyramid import Plan
 
@@ -16,7 +19,7 @@ class Recipe:
         library: "timm" or "transformers".
         reference: what its weights are found by: a name in timm, a folder, or an id on the Hub.
         architecture: name in timm, or model type in transformers.
-        config: of transformers; empty for timm.
+        config: of transformers; of timm what a checkpoint states beside its architecture.
         mean, std: of its input, one for each channel, of values from 0 to 1.
         drop_path: stochastic depth; None for the network's own.
     """
@@ -38,17 +41,25 @@ class Recipe:
 
 
 class Maps(nn.Module):
-    """A network that returns feature maps: `forward` takes (batch, 3, height, width), normalised as it wants it.
+    """A network that returns feature maps: `forward` takes (batch, takes, height, width), normalised as it wants it.
 
     Attributes:
         plan: how the maps become a pyramid.
+        takes: channels of its images.
     """
 
     plan: Plan
+    takes: int = 3
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
         """The network's own maps, (batch, channels, rows, columns), shallow first."""
         raise NotImplementedError
+
+
+def short_source(source: str) -> str:
+    """A source as tables and records say it: what reads it and its name, without directories of this machine."""
+    reader = re.match(r"(timm:)?(hf-hub:|local-dir:)|timm:|hf:|", source)[0]  # type: ignore[index]
+    return reader + short_name(source.removeprefix(reader))
 
 
 def one_line(error: BaseException) -> str:
@@ -56,4 +67,4 @@ def one_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-__all__ = ["Maps", "Recipe", "one_line"]
+__all__ = ["Maps", "Recipe", "one_line", "short_source"]

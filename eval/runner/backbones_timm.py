@@ -1,9 +1,11 @@
 """Feature extractors of timm, `timm.create_model(..., features_only=True)`."""
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from .backbones_pyramid import plan_pyramid, quarters
@@ -36,18 +38,15 @@ def timm_recipe(reference: str, drop_path: float | None = None) -> Recipe:
     """
     timm = import_timm()
     scheme, colon, place = reference.partition(":")
+    model_args: dict[str, Any] = {}
     if colon:
-        from timm.models import load_model_config_from_hf, load_model_config_from_path
-
         try:
-            local = scheme == "local-dir"
-            found = load_model_config_from_path(Path(place)) if local else load_model_config_from_hf(place)
-        except (OSError, ValueError, KeyError) as error:
+            architecture, facts, model_args = _checkpoint(place, scheme == "local-dir")
+            mean, std = facts["mean"], facts["std"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"timm:{reference}: cannot be read as a checkpoint of timm ({one_line(error)})"
             ) from error
-        facts, architecture = found[0], found[1]
-        mean, std = facts["mean"], facts["std"]
     else:
         architecture = reference
         if not timm.is_model(reference):
@@ -56,7 +55,19 @@ def timm_recipe(reference: str, drop_path: float | None = None) -> Recipe:
             raise ValueError(f"timm:{reference}: timm {timm.__version__} has no such model; {advice}")
         known = timm.get_pretrained_cfg(reference)
         mean, std = (known.mean, known.std) if known else ((0.0,) * 3, (1.0,) * 3)
-    return Recipe("timm", reference, architecture, {}, tuple(mean), tuple(std), drop_path)
+    return Recipe("timm", reference, architecture, model_args, tuple(mean), tuple(std), drop_path)
+
+
+def _checkpoint(place: str, local: bool) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Architecture, input and further arguments of a checkpoint, from the config.json that timm writes beside its weights."""
+    file = Path(place) / "config.json" if local else Path(hf_hub_download(place, "config.json"))
+    values = json.loads(file.read_text(encoding="utf-8"))
+    model_args = {
+        name: value
+        for name, value in values.get("model_args", {}).items()
+        if name not in ("num_classes", "global_pool")
+    }
+    return values["architecture"], values.get("pretrained_cfg", values), model_args  # older ones have one level
 
 
 class TimmMaps(Maps):
@@ -73,7 +84,8 @@ class TimmMaps(Maps):
 
     def __init__(self, recipe: Recipe, size: tuple[int, int], pretrained: bool) -> None:
         super().__init__()
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, Any] = dict(recipe.config)
+        self.takes = int(wanted.get("in_chans", 3))
         if recipe.drop_path is not None:
             wanted["drop_path_rate"] = recipe.drop_path
         network = _create(recipe.architecture, False, wanted)

@@ -107,7 +107,8 @@ class TransformersMaps(Maps):
         side = getattr(config, "image_size", None) or PROBE_SIDE
         side = side if isinstance(side, int) else max(side)
         self.patch = getattr(config, "patch_size", None)
-        self.plan = self._plan(torch.zeros(1, getattr(config, "num_channels", 3), side, side))
+        self.takes = int(getattr(config, "num_channels", 3))
+        self.plan = self._plan(torch.zeros(1, self.takes, side, side))
 
     @torch.no_grad()
     def _plan(self, images: Tensor) -> Plan:

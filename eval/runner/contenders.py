@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from echocare_hf.checkpoints import find_checkpoint
 from echocare_hf.finetuning.models import PRESETS, is_hub_id
-from echocare_hf.finetuning.record import short_name
 
 from . import backbones
+from .backbones_sources import short_source
 from .provenance import weights_hash
 
 FLOORS = ("pixels", "mean", "filters")
@@ -62,8 +62,7 @@ class Contender:
 
     def describe(self, pretrained: bool) -> dict[str, Any]:
         """What a record says of where its weights come from: source, whether they are random, and their sha256."""
-        library, colon, reference = self.source.rpartition("hf:")
-        facts: dict[str, Any] = {"source": library + colon + short_name(reference), "kind": self.kind}
+        facts: dict[str, Any] = {"source": short_source(self.source), "kind": self.kind}
         if self.kind == "floor":
             return facts
         random = self.is_random(pretrained)
@@ -96,11 +95,7 @@ def contender(text: str, train_share: float = 1.0, pretrained: bool = False) -> 
     if not source or (equals and not name):
         raise ValueError(f"--model {text}: write a model, or NAME=MODEL")
     kind = _kind(source)
-    default = (
-        source
-        if kind in ("scratch", "floor") or source.startswith("timm:")
-        else short_name(source.removeprefix("hf:"))
-    )
+    default = source if kind in ("scratch", "floor") else short_source(source.removeprefix("hf:"))
     if kind == "scratch" or (source.startswith("timm:") and not pretrained):
         default += " (random weights)"
     found = Contender(name or default, source, kind, 1.0 if kind == "floor" else train_share)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
 from runner import backbones
 from runner.backbones_encoder import ForeignEncoder
 from runner.backbones_pyramid import plan_pyramid
+from runner.contenders import contender
 
 SIDE = 32
 HEADS = {
@@ -188,6 +190,29 @@ def test_a_column_becomes_a_pyramid_of_four_depths(folders):
         own = torch.nn.functional.layer_norm(tokens[:, 1:], (16,)).transpose(1, 2).reshape(1, 16, 2, 2)
         mode = {"mode": "bilinear"} if factor > 1 else {"mode": "area"}
         torch.testing.assert_close(feature_map, torch.nn.functional.interpolate(own, scale_factor=factor, **mode))
+
+
+def test_a_network_of_grey_images_gets_the_mean_of_the_channels(tmp_path):
+    torch.manual_seed(0)
+    config = small_networks()["resnet"]
+    config.num_channels = 1
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    values = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_normalize": True,
+        "image_mean": [0.4],
+        "image_std": [0.2],
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    encoder, image = encoder_of(tmp_path), torch.rand(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        wanted = encoder.maps.network((image.mean(1, keepdim=True) - 0.4) / 0.2).feature_maps
+        for one, other in zip(wanted, encoder.feature_maps(image), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+    config.num_channels = 2
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="images of 2 channels"):
+        encoder_of(tmp_path)
 
 
 @pytest.mark.parametrize("network", ["resnet", "vit", "dinov2"])
@@ -384,3 +409,34 @@ def test_feature_extractors_of_timm(name, strides, opened, tmp_path):
     assert facts["library"] == "timm" and facts["licence"] == known.license
     with pytest.raises(ValueError, match="did you mean resnet18"):
         backbones.network_recipe("timm:resnet18x")
+
+
+def test_a_checkpoint_of_timm_in_a_folder(opened, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm needs a torchvision that fits torch", exc_type=ImportError)
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", in_chans=1, num_classes=5)
+    network.pretrained_cfg |= {"mean": [0.4], "std": [0.2]}
+    save_for_hf(network, tmp_path / "trained", model_args={"num_classes": 5, "in_chans": 1})
+    name = f"timm:local-dir:{tmp_path / 'trained'}"
+    job = opened("classification")
+    model = backbones.substitute(job, name, pretrained=True)
+    oracle = timm.create_model(f"local-dir:{tmp_path / 'trained'}", pretrained=True, features_only=True).eval()
+    image = torch.rand(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        found, wanted = model.eval().echocare.feature_maps(image), oracle((image.mean(1, keepdim=True) - 0.4) / 0.2)
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    facts = backbones.describe(name)
+    assert len(facts["weights_sha256"]) == 64 and facts["architecture"] == "test_resnet"
+    assert contender(name, pretrained=True).name == "timm:local-dir:trained"
+    assert contender(name).describe(True)["source"] == "timm:local-dir:trained"
+    assert model.config.recipe["reference"] == "local-dir:trained"
+    model.save_pretrained(tmp_path / "tuned")
+    shutil.rmtree(tmp_path / "trained")
+    batch = batch_of(job)
+    with torch.no_grad():
+        assert torch.equal(backbones.load(tmp_path / "tuned")(**batch).logits, model(**batch).logits)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint of timm"):
+        backbones.network_recipe(name)
