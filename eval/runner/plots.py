@@ -1,4 +1,5 @@
-"""The plots of a folder of results: box plots, label efficiency, adaptation, ROC, Bland-Altman, reliability, subgroups, worst cases.
+"""The plots of a folder of results: box plots, label efficiency, adaptation, ROC, Bland-Altman, reliability, subgroups, worst cases,
+and an overview of several tasks.
 
     python eval/runner/plots.py OUTPUT                    # all that the results allow, as OUTPUT/plots/*.png
     python eval/runner/plots.py OUTPUT --data DATA        # with the images of the worst cases, which lie in DATA
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
 
 COUNT = 12
 """Cases on a sheet of worst cases."""
-KINDS = ("boxes", "label_efficiency", "adaptation", "roc", "bland_altman", "reliability", "subgroups", "worst")
+KINDS = (
+    "boxes",
+    "label_efficiency",
+    "adaptation",
+    "roc",
+    "bland_altman",
+    "reliability",
+    "subgroups",
+    "worst",
+    "overview",
+)
 
 
 def draw_all(
@@ -39,7 +50,8 @@ def draw_all(
     """Draws what the results of a folder allow.
 
     Args:
-        output: folder of results; the plots are written to `plots/` in it, `<task>_<kind>.png` and alike, over earlier ones.
+        output: folder of results; the plots are written to `plots/` in it, `<task>_<kind>.png` and alike, over earlier ones;
+            of several tasks `overview.png`, the first metric of each.
         data (optional): folder or folders that the images of the cases lie in, for the sheets of worst cases.
         headlines (optional): by task, the metrics that the tables show: first among the box plots, and those of label efficiency, which
             else shows the metric that chose the weights.
@@ -64,19 +76,34 @@ def draw_all(
         raise ValueError(f"{output}: holds no results of {unknown[0]}; it has {', '.join(one.key for one in found)}")
     folders = [Path(data)] if isinstance(data, str | Path) else list(data or ())
     (output / "plots").mkdir(exist_ok=True)
+    wanted = [results for results in found if not tasks or results.key in tasks]
     written = []
-    for results in found:
-        if tasks and results.key not in tasks:
-            continue
-        for name, picture in _pictures(results, folders, (headlines or {}).get(results.key, ()), kinds, worst):
-            path = output / "plots" / f"{results.key}_{name}.png"
-            with written_beside(path) as partial:
-                picture.save(partial, format="PNG")
-            written.append(path)
+    for name, picture in _pictures(wanted, folders, headlines or {}, kinds, worst):
+        path = output / "plots" / f"{name}.png"
+        with written_beside(path) as partial:
+            picture.save(partial, format="PNG")
+        written.append(path)
     return written
 
 
 def _pictures(
+    every: "Sequence[TaskResults]",
+    folders: Sequence[Path],
+    headlines: Mapping[str, Sequence[str]],
+    kinds: Sequence[str],
+    worst: int,
+) -> Iterator[tuple[str, "Image.Image"]]:
+    """Name and picture of every plot of the tasks, then what they have in common."""
+    for results in every:
+        for name, picture in _of_task(results, folders, headlines.get(results.key, ()), kinds, worst):
+            yield f"{results.key}_{name}", picture
+    if "overview" in kinds and len(every) > 1:
+        from runner.plots_boxes import overview_sheet
+
+        yield "overview", overview_sheet(every, headlines)
+
+
+def _of_task(
     results: "TaskResults", folders: Sequence[Path], headlines: Sequence[str], kinds: Sequence[str], worst: int
 ) -> Iterator[tuple[str, "Image.Image"]]:
     """Name and picture of every plot of a task."""
@@ -111,7 +138,7 @@ def _pictures(
                 )
                 if sheet is not None:
                     yield f"{kind}_{file_name(model)}", sheet
-        else:
+        elif kind in sheets:
             picture = sheets[kind](results)
             if picture is not None:
                 yield kind, picture

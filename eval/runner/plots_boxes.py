@@ -24,6 +24,8 @@ PANELS = 12  # metrics a sheet
 PARAMETERS = re.compile(r"tolerance_|cutoff_|observers_|.*_before$")
 """Names of values in the records that measure no model: settings, and what is known of the data without one."""
 _PARTS = ("validation", "test")
+_BOX = "Box: quartiles and median; whiskers: last value within 1.5 interquartile ranges; each dot is a trial."
+_STARS = "Stars: two-sample t-test (Student, two-sided) against the best mean, not corrected: * p < .05, ** p < .01, *** p < .001."
 _THICK, _JITTER = 0.27, 0.17  # half heights in rows
 
 
@@ -46,13 +48,31 @@ def boxes_sheets(results: TaskResults, headlines: Sequence[str] = ()) -> list[Im
                 [panel for panel, _ in panels],
                 [caption for _, caption in panels],
                 title=f"{results.key}: test part, every trial",
-                subtitle="Box: quartiles and median; whiskers: last value within 1.5 interquartile ranges; each dot is a trial.",
-                footer="Stars: two-sample t-test (Student, two-sided) against the best mean, not corrected: * p < .05, ** p < .01, "
-                "*** p < .001.",
+                subtitle=_BOX,
+                footer=_STARS,
                 columns=min(3, len(panels)),
             )
         )
     return sheets
+
+
+def overview_sheet(every: Sequence[TaskResults], headlines: Mapping[str, Sequence[str]]) -> Image.Image:
+    """A panel a task: its first metric.
+
+    Args:
+        every: results of the tasks, in their order.
+        headlines: by task, its metrics, the one that is shown first; another where no trial has it.
+    """
+    panels, captions = [], []
+    for results in every:
+        known = results.metrics()
+        metric = next((name for name in headlines.get(results.key, ()) if name in known), known[0])
+        panel, caption = boxes_panel(metric, results.values(metric), results.colours)
+        panels.append(panel)
+        captions.append(f"{results.key}: {caption}")
+    return contact_sheet(
+        panels, captions, title="The first metric of each task: test part, every trial", subtitle=_BOX, footer=_STARS
+    )
 
 
 def without_duplicates(results: TaskResults, headlines: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:

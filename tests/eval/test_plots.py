@@ -129,6 +129,7 @@ def test_every_plot_is_drawn(output):
     assert not {"heart_roc.png", "heart_reliability.png", "heart_adaptation.png", "breast_bland_altman.png"} & set(
         names
     )
+    assert names[-1] == "overview.png"
     assert sorted(path.name for path in (output / "plots").iterdir()) == sorted(names)  # nothing half-written beside
     for path in written:
         with Image.open(path) as picture:
@@ -140,6 +141,7 @@ def test_a_choice_of_plots_and_the_command(output, tmp_path, capsys):
     assert [path.name for path in written] == ["heart_boxes.png"]
     by_headline = plots.draw_all(output, headlines={"breast": ["accuracy", "auc"]}, kinds=["label_efficiency"])
     assert [path.name[24:] for path in by_headline] == ["accuracy.png", "auc.png"]
+    assert plots.draw_all(output, kinds=["overview"], tasks=["heart"]) == []  # of one there is nothing to overlook
     assert plots.main([str(output), "--only", "adaptation"]) == 0
     assert capsys.readouterr().out.split() == [str(output / "plots" / "breast_adaptation.png")]
     assert plots.main([str(tmp_path / "nowhere")]) == 2
@@ -331,6 +333,15 @@ def test_degenerate_results_draw_what_they_allow(tmp_path):
     names = {path.name for path in plots.draw_all(tmp_path)}
     assert {"one_boxes.png", "one_reliability.png", "one_worst_a.png", "two_boxes.png", "two_worst_a.png"} <= names
     assert not {"one_roc.png", "one_adaptation.png", "two_worst_b.png", "two_subgroups.png"} & names
+
+
+def test_an_overview_shows_the_headline_of_each_task(output, monkeypatch):
+    shown, draw = [], plots_boxes.boxes_panel
+    monkeypatch.setattr(plots_boxes, "boxes_panel", lambda metric, *rest: shown.append(metric) or draw(metric, *rest))
+    every = list(all_results(output))
+    known = {results.key: results.metrics() for results in every}
+    plots_boxes.overview_sheet(every, {"breast": ["no such", known["breast"][-1]]})
+    assert shown == [known["breast"][-1], known["heart"][0]]
 
 
 def test_worst_cases_by_hand():
