@@ -21,6 +21,7 @@ def case_statistic(cases: pd.DataFrame, metric: str) -> CaseStatistic:
             - "accuracy", "balanced_accuracy", "macro_f1", "brier" (one class a case: `label`, `probability_0`, ...),
             - "auc", "auc_<index>": area under the ROC curve of a class against the rest; without an index of class 1 of two, else the mean
               over the classes that some but not all cases have; also of findings (`label_0`, ...),
+            - "circumference_mae_mm" and alike (`circumference_error_mm`), means without their signs,
             - "mae_<target>", "bias_<target>" (`target_<target>`, `prediction_<target>`); "mae" over all targets of a case.
 
     Raises:
@@ -57,6 +58,8 @@ def values_by_case(cases: pd.DataFrame, metric: str) -> NDArray[np.float64] | No
     if found := re.fullmatch(r"(mae|bias)(?:_(.+))?", metric):
         errors = signed_errors(cases, found[2])
         return mean_known(np.abs(errors) if found[1] == "mae" else errors, axis=1)
+    if (error := metric.replace("_mae_", "_error_")) != metric and error in cases.columns:
+        return np.abs(cases[error].to_numpy(np.float64))
     if metric in ("accuracy", "brier") and "label" in cases.columns:
         probabilities, labels = scores_and_labels(cases, metric)
         if metric == "accuracy":
@@ -113,7 +116,7 @@ def headline_case_metric(cases: pd.DataFrame) -> str:
         return "auc"
     if any(column.startswith("target_") for column in cases.columns):
         return "mae"
-    for name in ("dice", "iou", "mre_mm", "mre_px", "psnr", "niqe"):
+    for name in ("dice", "surest_iou", "iou", "mre_mm", "mre_px", "psnr", "niqe"):
         if name in cases.columns and cases[name].notna().any():
             return name
     raise ValueError(f"the table of cases has no metric; it has {', '.join(cases)}")

@@ -27,8 +27,9 @@ def case_table(job: Job, predictions: Predictions) -> pd.DataFrame:
       findings that may occur together: `label_<k>`, `probability_<k>`.
     - measured values: `target_<name>`, `prediction_<name>`, `spread_<name>` (predicted standard deviation, of clips).
     - segmentation: `dice`, `normalized_surface_dice` (2 pixels), means over the classes but the background, and each by class.
-    - detection: `iou` (mean over the true objects of the overlap with what was found, 0 where nothing was), `score` (of the surest),
-      and of one object with known spacing the errors of its ellipse in mm.
+    - detection: `surest_iou` (mean over the true objects of the overlap with as many predictions of their class, the surest ones; 0 where
+      there is none), `iou` (with all whose score is 0.5 or more), `score` (of the surest), and of one object with known spacing the
+      errors of its ellipse in mm.
     - landmarks: `mre_px`, `mre_mm`, `sdr_<radius>`.
     - enhancement: `psnr`, `ssim`, `lncc` against the better image; `niqe`; each also `_before`.
     """
@@ -105,10 +106,13 @@ def _areas(job: Job, found: np.ndarray, sample: Sample) -> Row:
 
 
 def _objects(job: Job, found: dict[str, np.ndarray], sample: Sample) -> Row:
-    matched = job.task.matches(found, sample)  # type: ignore[attr-defined]
     true = len(sample.boxes or ())
+    overlaps = {
+        name: sum(job.task.matches(found, sample, surest)) / true if true else float("nan")  # type: ignore[attr-defined]
+        for name, surest in (("surest_iou", True), ("iou", False))
+    }
     row: Row = {
-        "iou": sum(matched) / true if true else float("nan"),
+        **overlaps,
         "score": float(found["scores"].max(initial=0)),
         "objects": true,
     }

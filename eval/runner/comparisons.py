@@ -21,7 +21,7 @@ RESAMPLES = 1_000
 """Of a metric that is no mean over cases, such as AUC or macro-F1; of a mean, ten times as many."""
 _OF_CASES = (
     ("nsd", "normalized_surface_dice"),
-    ("ap", "iou"),
+    ("ap", "surest_iou"),
     ("mre", "mre"),
     ("mse_px", "mre"),
     ("mse_mm", "mre"),

@@ -22,7 +22,7 @@ from .store import Trial
 TILE = 360  # pixels
 PICTURE = "picture"
 """Column of a table of cases: path, below the trial's folder, of a picture with reference and prediction drawn in."""
-_BY_CASE = ("dice", "iou", "mre_mm", "mre_px", "psnr", "niqe")
+_BY_CASE = ("dice", "surest_iou", "iou", "mre_mm", "mre_px", "psnr", "niqe")
 
 
 def worst_sheet(

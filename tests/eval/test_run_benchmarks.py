@@ -36,7 +36,7 @@ EXPECTED = {
     "sysu_fll_ceus": (("accuracy", "macro_f1"), ("label", "probability_2"), "pixels"),
     "focus": (
         ("ap50_rectangle_cardiac", "ap75_rectangle", "ctr_accuracy", "ctr_found"),
-        ("iou", "score", "lesion_fraction"),
+        ("surest_iou", "iou", "score", "lesion_fraction"),
         None,
     ),
     "brain_landmarks": (("mre_px", "mse_px2", "sdr_2px", "mre_skull_1_px"), ("mre_px", "sdr_10px"), None),
@@ -55,7 +55,7 @@ EXPECTED = {
         ("label", "probability_1"),
         "pixels",
     ),
-    "thyroid_detection": (("ap50_rectangle", "ap_rectangle"), ("iou", "score"), None),
+    "thyroid_detection": (("ap50_rectangle", "ap_rectangle"), ("surest_iou", "iou", "score"), None),
 }
 
 

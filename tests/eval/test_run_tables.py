@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
-from runner import comparisons, headlines, plots, plots_results, store, subjects, summary, tables
+from runner import case_metrics, comparisons, headlines, plots, plots_results, store, subjects, summary, tables
 from runner.case_metrics import one_row_a_value
 from runner.store import Trial
 from tasks import TASKS
@@ -111,12 +111,13 @@ def test_one_patient_has_no_interval(tmp_path):
 
 def test_metrics_with_one_relation_are_compared_once(tmp_path):
     cases = pd.DataFrame(
-        {"case": ["a", "b"], "group": [None, None], "iou": [0.5, 0.7], "circumference_mae_mm": [3, 4]}
+        {"case": ["a", "b"], "group": [None, None], "surest_iou": [0.5, 0.7], "circumference_error_mm": [3, -4]}
     )
     test = {"ap50_rectangle": 0.5, "ap75_rectangle": 0.4, "circumference_mae_mm": 3.5}
     trials = {name: [trial(tmp_path, name, 0, test, cases)] for name in ("first", "second")}
     chosen = summary._of_cases([headlines.Headline(name) for name in test], trials)
     assert chosen == ["ap50_rectangle", "circumference_mae_mm"]
+    assert case_metrics.case_statistic(cases, "circumference_mae_mm")(np.array([0, 1, 1])) == pytest.approx(11 / 3)
 
 
 def test_models_with_another_recipe_are_named(tmp_path):

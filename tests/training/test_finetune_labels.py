@@ -326,6 +326,23 @@ def test_a_picture_of_boxes_ranks_by_what_was_missed_and_wrongly_found(image, de
     assert text == f"{image:02}.png\n{caption}"
 
 
+@pytest.mark.parametrize(
+    ("image", "detections", "overlaps"),
+    [
+        (0, [(0.3, 0, *CYST), (0.2, 1, *NODE)], [1, 1]),  # however unsure
+        (0, [(0.9, 0, *SECOND), (0.8, 0, *CYST), (0.2, 1, *NODE)], [1]),  # one cyst: its surest prediction alone
+        (0, [(0.9, 1, *CYST), (0.1, 1, *NODE)], []),  # no cyst, and the surest node is elsewhere
+        (9, [(0.2, 0, *SECOND), (0.1, 0, *CYST), (0.05, 0, *CYST)], [1, 1]),
+        (9, [(0.2, 0, *CYST), (0.1, 0, *CYST), (0.05, 0, *SECOND)], [1]),
+        (8, [(0.9, 0, *CYST)], []),
+        (0, [], []),
+    ],
+)
+def test_overlaps_of_the_surest_predictions_take_scores_for_an_order_alone(image, detections, overlaps, tmp_path):
+    task, samples = detection_task(tmp_path, False, OBJECTS)
+    assert task.matches(found(*detections), samples[image], surest=True) == pytest.approx(overlaps, abs=1e-5)
+
+
 def test_boxes_are_drawn_upright_and_ellipses_as_such(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(detection, "draw_boxes", lambda *given, **options: drawn.append(("boxes", given, options)))

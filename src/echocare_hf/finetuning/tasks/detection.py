@@ -97,12 +97,23 @@ class Detection(Task):
             values[name.replace("error", "mae")] = float(np.mean([abs(error[name]) for error in errors]))
         return values
 
-    def matches(self, prediction: dict[str, np.ndarray], sample: Sample) -> list[float]:
-        """Overlaps (IoU) of true objects with sure predictions of their class, each used once, the best pairs first."""
-        true, sure = self.boxes(sample), prediction["scores"] >= SURE
-        found = torch.from_numpy(prediction["boxes"][sure]).float()
+    def matches(self, prediction: dict[str, np.ndarray], sample: Sample, surest: bool = False) -> list[float]:
+        """Overlaps (IoU) of true objects with predictions of their class, each used once, the best pairs first.
+
+        Args:
+            prediction: of `predict`.
+            sample: the case.
+            surest: of each class as many predictions as there are true objects, those with the highest scores, instead of all whose
+                score is 0.5 or more: like AP it takes scores for an order alone.
+        """
+        true, kept = self.boxes(sample), prediction["scores"] >= SURE
+        if surest:
+            order, kept = np.argsort(-prediction["scores"], kind="stable"), np.zeros(len(kept), bool)
+            for label, count in zip(*np.unique(true["class_labels"].numpy(), return_counts=True), strict=True):
+                kept[order[prediction["labels"][order] == label][:count]] = True
+        found = torch.from_numpy(prediction["boxes"][kept]).float()
         overlaps = self.overlap(true["boxes"], found)  # (true, found)
-        overlaps[true["class_labels"][:, None] != torch.from_numpy(prediction["labels"][sure])] = 0
+        overlaps[true["class_labels"][:, None] != torch.from_numpy(prediction["labels"][kept])] = 0
         matched = []
         while overlaps.numel() and overlaps.max() > 0:
             row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
