@@ -16,7 +16,7 @@ from heads import ROWS as HEADS
 
 from .headlines import Headline, direction
 from .subjects import FLOORS, Subject
-from .tables import cell, markdown
+from .tables import as_table, cell, markdown, p_text
 
 CNN = "timm:resnet18"
 BUDGET = ("--epochs", "1000", "--patience", "0")  # the processor time ends a run
@@ -198,14 +198,14 @@ def suite_markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
     """
     rows = {key: entries[key] for key in ROWS if key in entries}
     names = list(dict.fromkeys(found["name"] for entry in rows.values() for found in entry["contenders"]))
-    lines = [["row", "metric", *names], ["---"] * (2 + len(names))]
+    lines = []
     for key, entry in rows.items():
         head = entry["headlines"][0]
         values = {found["name"]: cell(found["test"].get(head["metric"])) for found in entry["contenders"]}
         lines.append(
             [key, f"{head['metric']} ({direction(head['metric'])})", *(values.get(name, "") for name in names)]
         )
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = as_table(["row", "metric", *names], lines)
     origins = [each for entry in rows.values() for found in entry["provenance"].values() for each in found]
     spans = {each["cpu_minutes"] for each in origins if each.get("cpu_minutes") is not None}
     minutes = spans.pop() if len(spans) == 1 else None
@@ -216,7 +216,34 @@ def suite_markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
         "Models named with random weights had no pretraining. Floors learn nothing or are a linear model of 32x32 pixels."
     )
     parts = [markdown(key, entry, level=4, details=False) for key, entry in rows.items()]
-    return "\n\n".join([told, _where(origins), table, *parts])
+    return "\n\n".join([told, _where(origins), table, _differences(rows), *parts])
+
+
+def _differences(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The first model against each other one that learns, in the first metric of each row."""
+    first = next(iter(rows.values()))["contenders"][0]["name"]
+    found: dict[str, dict[str, str]] = {}
+    for key, entry in rows.items():
+        metric = entry["headlines"][0]["metric"]
+        cases = {
+            each["other"]: p_text(each["p_holm"]) for each in entry["bootstrap_over_cases"] if each["metric"] == metric
+        }
+        found[f"{key} | {metric}"] = {
+            each[
+                "other"
+            ]: f"{each['difference']:+.4f} ({p_text(each['t_test']['p_holm'])}; {cases.get(each['other'], '-')})"
+            for each in entry["tests_over_trials"]
+            if each["metric"] == metric
+        }
+    others = list(dict.fromkeys(other for cells in found.values() for other in cells))
+    table = as_table(
+        ["row", "metric", *(f"against {other}" for other in others)],
+        [[*name.split(" | "), *(cells.get(other, "") for other in others)] for name, cells in found.items()],
+    )
+    return (
+        f"{first} less each other model, in brackets p after Holm's correction: t-test over seeds; bootstrap over patients of the test "
+        f"part (- where the metric is none of single cases).\n\n{table}"
+    )
 
 
 def _where(origins: Sequence[Mapping[str, Any]]) -> str:

@@ -157,10 +157,10 @@ def _tests(entry: Mapping[str, Any]) -> str:
             row["metric"],
             row["other"],
             f"{row['difference']:+.4f}",
-            f"{_p(row['t_test']['p'])} {row['t_test']['stars']}".strip(),
-            _p(row["t_test"]["p_holm"]),
-            f"{_p(row['wilcoxon']['p'])} {row['wilcoxon']['stars']}".strip(),
-            _p(row["wilcoxon"]["p_holm"]),
+            f"{p_text(row['t_test']['p'])} {row['t_test']['stars']}".strip(),
+            p_text(row["t_test"]["p_holm"]),
+            f"{p_text(row['wilcoxon']['p'])} {row['wilcoxon']['stars']}".strip(),
+            p_text(row["wilcoxon"]["p_holm"]),
         ]
         for row in entry["tests_over_trials"]
     ]
@@ -186,8 +186,8 @@ def _intervals(entry: Mapping[str, Any]) -> str:
             row["other"],
             _signed(row["difference"]),
             "" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}",
-            _p(row["p"]),
-            _p(row.get("p_holm")),
+            p_text(row["p"]),
+            p_text(row.get("p_holm")),
         ]
         for row in rows
     ]
@@ -224,7 +224,7 @@ def _subgroups(entry: Mapping[str, Any]) -> str:
             str(row["groups"]),
             _number(row["value"]),
             f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] is not None else "",
-            _p(row["p_holm"]),
+            p_text(row["p_holm"]),
         ]
         for row in rows
     ]
@@ -255,7 +255,7 @@ def _first_origin(entry: Mapping[str, Any]) -> dict[str, Any]:
     return next(iter(entry["provenance"].values()))[0]
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
 
 

@@ -300,6 +300,45 @@ def test_every_type_of_task_has_a_row():
     }
 
 
+def test_the_suite_shows_each_rows_first_metric_and_its_differences():
+    def entry(metric, cases):
+        one = {"metric": metric, "other": "tiny", "difference": -0.25, "t_test": {"p_holm": 0.0321}}
+        other = {**one, "metric": "auc", "difference": 3.0}
+        contenders = [{"name": name, "kind": "echocare", "seeds": [0, 1], "test": {}} for name in ("big", "tiny")]
+        origin = {
+            "finished": "2026-11-23T00:00:00",
+            "machine": {"accelerator": None, "threads": 1, "processor": "Some"},
+            "versions": {"torch": "2", "transformers": "5"},
+            "split_sizes": {"test": 3},
+        }
+        return {
+            **dict.fromkeys(("title", "split"), ""),
+            **dict.fromkeys(("remarks", "differences_from_the_paper", "notes"), []),
+            "paper": {},
+            "headlines": [{"metric": metric, "name": metric, "paper": None}],
+            "contenders": contenders,
+            "tests_over_trials": [
+                {**each, "trials": 2, "t_test": test, "wilcoxon": {**test, "name": "w"}}
+                for each in (one, other)
+                for test in [{**each["t_test"], "p": 0.02, "stars": "*", "name": "t"}]
+            ],
+            "bootstrap_over_cases": [
+                {**one, "model": "big", "metric": cases, "low": -1, "high": 1, "p": 0.4, "p_holm": 0.4, "units": 30}
+            ],
+            "calibration": None,
+            "provenance": {"big": [origin]},
+        }
+
+    rows = {"segmentation_busi": entry("dice", "dice"), "detection_busi": entry("ap50_rectangle", "surest_iou")}
+    for each in rows.values():
+        for test in each["tests_over_trials"]:
+            test["model"] = "big"
+    text = proxy.suite_markdown(rows)
+    assert "| row | metric | against tiny |" in text
+    assert "| segmentation_busi | dice | -0.2500 (0.0321; 0.4000) |" in text
+    assert "| detection_busi | ap50_rectangle | -0.2500 (0.0321; -) |" in text
+
+
 def test_tables_go_between_the_markers_of_a_document(tmp_path):
     document = tmp_path / "results.md"
     document.write_text(f"# Results\n\n{proxy.BEGIN}\nold\n{proxy.END}\n\nAfter.\n")
