@@ -313,7 +313,7 @@ def test_the_suite_shows_each_rows_first_metric_and_its_differences():
         }
         return {
             **dict.fromkeys(("title", "split"), ""),
-            **dict.fromkeys(("remarks", "differences_from_the_paper", "notes"), []),
+            **{key: [] for key in ("remarks", "differences_from_the_paper", "notes")},
             "paper": {},
             "headlines": [{"metric": metric, "name": metric, "paper": None}],
             "contenders": contenders,
