@@ -133,11 +133,9 @@ def curate(
         found = len(drops) + rows_of(chunks)  # each file, or each of its frames
         folder = work / "decided"
         decisions = decide(chunks, inventory, copies, mapper, excluded, marked, options, folder, drops)
-        if decisions.marks_found < len(marked):
-            missing = len(marked) - decisions.marks_found
-            problems.append(
-                f"{marks}: {missing} of {len(marked)} marks name no image of these sources (were they named otherwise?)"
-            )
+        if marks and decisions.marks_found < len(marked):
+            missing = f"{len(marked) - decisions.marks_found} of {len(marked)} marks"
+            problems.append(f"{marks.name}: {missing} name no image of these sources (were they named otherwise?)")
         report = summarise(decisions.kept, drops, found, decisions.near_groups) | {"problems": problems}
         if not len(decisions.kept):
             raise ValueError(_nothing_left(report, output))
