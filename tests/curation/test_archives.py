@@ -168,6 +168,18 @@ def test_damage_is_reported(tmp_path):
         unpack(path, tmp_path)
 
 
+def test_headers_that_python_stumbles_over_are_damage(tmp_path):
+    nameless = make_zip(tmp_path / "a.zip", {"a.png": b"a"})
+    nameless.write_bytes(nameless.read_bytes().replace(b"a.png", b"\0.png"))
+    cut = tmp_path / "b.tar.gz"
+    cut.write_bytes(b"\x1f\x8b\x08\x04" + bytes(6))  # an extra field is announced
+    for path in (nameless, cut):
+        (tmp_path / path.stem).mkdir()
+        with pytest.raises(ArchiveError, match="is a damaged archive") as caught:
+            unpack(path, tmp_path / path.stem)
+        assert caught.value.reason == "damaged_archive"
+
+
 @pytest.mark.parametrize("harm", ["bytes", "cut"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_damaged_header_does_not_pass_for_the_end_of_a_tar(tmp_path, harm, packed):

@@ -9,6 +9,7 @@ import gzip
 import lzma
 import re
 import shutil
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -41,7 +42,15 @@ MAX_DEPTH = 3
 
 _BLOCK = 1024**2
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError),
+    *(
+        IndexError,
+        OverflowError,
+        TypeError,
+        struct.error,
+    ),  # of zipfile and tarfile, where a damaged header makes no sense
+)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
