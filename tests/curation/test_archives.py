@@ -168,6 +168,32 @@ def test_damage_is_reported(tmp_path):
         unpack(path, tmp_path)
 
 
+def test_headers_that_python_stumbles_over_are_damage(tmp_path):
+    nameless = make_zip(tmp_path / "a.zip", {"a.png": b"a"})
+    nameless.write_bytes(nameless.read_bytes().replace(b"a.png", b"\0.png"))
+    cut = tmp_path / "b.tar.gz"
+    cut.write_bytes(b"\x1f\x8b\x08\x04" + bytes(6))  # an extra field is announced
+    for path in (nameless, cut):
+        (tmp_path / path.stem).mkdir()
+        with pytest.raises(ArchiveError, match="is a damaged archive") as caught:
+            unpack(path, tmp_path / path.stem)
+        assert caught.value.reason == "damaged_archive"
+
+
+@pytest.mark.parametrize("harm", ["bytes", "cut"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_header_does_not_pass_for_the_end_of_a_tar(tmp_path, harm, packed):
+    whole = make_tar(tmp_path / "a.tar", {f"{number}.png": bytes(700) for number in range(5)}).read_bytes()
+    third = 2 * (512 + 1024)  # a header, and 700 bytes in whole blocks
+    content = whole[:third] + b"\xff" * 20 + whole[third + 20 :] if harm == "bytes" else whole[: third + 100]
+    path = tmp_path / ("b.tar.gz" if packed else "b.tar")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    (tmp_path / "target").mkdir()
+    with pytest.raises(ArchiveError, match="damaged header") as caught:
+        unpack(path, tmp_path / "target")
+    assert caught.value.reason == "damaged_archive"
+
+
 def test_archives_in_archives_and_nothing_half_unpacked(tmp_path):
     inner = make_zip(tmp_path / "inner.zip", FILES).read_bytes()
     path = make_tar(tmp_path / "outer.tar", {"x/inner.zip": inner, "y/photo.png": b"photo"})

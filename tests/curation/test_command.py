@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_it_says_what_was_kept_and_dropped(study, tmp_path):
     assert "corpus: 6 images kept, 1 dropped of 7 found" in result.stdout
     assert "dropped         1  decode: corrupt" in result.stdout
     assert not (tmp_path / "corpus/contact_sheet").exists() and "contact_sheet" not in result.stdout
+
+
+def test_it_says_what_is_wrong_with_tables_and_marks(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "study")
+    (copy / "metadata.csv").write_text("file_name,patient\n0.png,1\n")
+    (tmp_path / "marks.csv").write_text("id,note\nx,y\n")
+    arguments = ("--output", tmp_path / "corpus", "--contact-images", 0, "--marks", tmp_path / "marks.csv")
+    result = run(copy, *arguments)
+    assert result.exit_code == 0, result.output
+    assert (
+        "Note: metadata.csv: 1 of 1 files that it names are no images that were found, such as '0.png'"
+        in result.stdout
+    )
+    assert "Note: marks.csv: 1 of 1 marks name no image" in result.stdout
+    report = (tmp_path / "corpus/report.json").read_text()
+    assert len(json.loads(report)["problems"]) == 2 and str(tmp_path) not in report
 
 
 def test_the_seed_decides_split_and_order(study, tmp_path):

@@ -1,7 +1,9 @@
 """Runs over what is there already: the own output below a source, marks, links, copies with and without a label, what headers say."""
 
 import csv
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -77,6 +79,39 @@ def test_links_that_are_not_followed_are_counted(tmp_path):
         "nothing.png": ("discover", "broken_link"),
     }
     assert result.report["found"] == 4
+
+
+def forbid(monkeypatch, owner: object, name: str, forbidden: Path) -> None:
+    """What an account without permission meets; the tests may run as one that may do everything."""
+    function = getattr(owner, name)
+
+    def guarded(path, *arguments, **options):
+        if str(path) == str(forbidden):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return function(path, *arguments, **options)
+
+    monkeypatch.setattr(owner, name, guarded)
+
+
+def test_what_may_not_be_opened_is_counted(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "locked/c.png", "listed/d.png"):
+        save(tmp_path / "scans" / name, phantom(ord(name[-5])))
+    forbid(monkeypatch, os, "scandir", tmp_path / "scans/locked")
+    forbid(monkeypatch, Path, "stat", tmp_path / "scans/listed/d.png")
+    result = curate([str(tmp_path / "scans")], tmp_path / "corpus", OPTIONS)
+    assert set(rows_of(tmp_path / "corpus")) == {"a.png", "b.png"}
+    assert dropped(tmp_path / "corpus") == {
+        "locked": ("discover", "unreadable_folder"),
+        "listed/d.png": ("discover", "unreadable_file"),
+    }
+    assert result.report["found"] == 4
+
+
+def test_a_source_that_may_not_be_opened_is_said_so(tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    forbid(monkeypatch, os, "scandir", tmp_path / "scans")
+    with pytest.raises(PermissionError, match="scans"):
+        curate([str(tmp_path / "scans")], tmp_path / "corpus", OPTIONS)
 
 
 def test_of_two_exact_copies_the_one_in_a_named_folder_is_kept(tmp_path):

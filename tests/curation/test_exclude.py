@@ -98,6 +98,20 @@ def test_a_list_that_is_no_text_is_named(tmp_path):
         read_exclude([tmp_path / "list.png"])
 
 
+@pytest.mark.parametrize("content", ["", "# of the benchmarks, still to be made\n\n"])
+def test_a_list_that_keeps_nothing_out_is_an_error(tmp_path, content):
+    (tmp_path / "good.txt").write_text("looks:0123456789abcdef\n")
+    (tmp_path / "list.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"list\.txt: holds no hash, so it would keep nothing out"):
+        read_exclude([tmp_path / "good.txt", tmp_path / "list.txt"])
+
+
+def test_lists_as_windows_writes_them(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbflooks:0123456789ABCDEF\r\npixels:" + b"0" * 32 + b"\r\n")
+    found = read_exclude([tmp_path / "list.txt"])
+    assert found.hashes.tolist() == [0x0123456789ABCDEF] and found.pixel_digests == {"0" * 32}
+
+
 def test_what_is_no_hash_names_its_line(tmp_path):
     (tmp_path / "list.txt").write_text("# mine\n\nlooks:0123456789abcdef  # a comment\nlooks:xyz\n")
     with pytest.raises(ValueError, match=r"list\.txt: line 4 is no hash .*make the list with --hashes"):

@@ -36,13 +36,15 @@ def test_frames_of_one_file_stay_together_however_different_they_are(tmp_path):
     assert len({row["cluster"] for row in found}) == 6
 
 
-def dicom(path, patient, study, pixels):
+def dicom(path, patient, study, pixels, modality="US", **more):
     """A DICOM file of one frame."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID, data.SOPInstanceUID = UltrasoundImageStorage, generate_uid()
-    data.PatientID, data.StudyInstanceUID, data.Modality = patient, study, "US"
+    data.PatientID, data.StudyInstanceUID = patient, study
+    for name, value in (more | ({"Modality": modality} if modality else {})).items():
+        setattr(data, name, value)
     data.Rows, data.Columns = pixels.shape[:2]
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated = data.BitsStored = 8
@@ -66,6 +68,26 @@ def test_files_of_one_patient_stay_together_and_the_patient_is_not_told(tmp_path
     ] * 2
     stored = str(list(found.values())) + (tmp_path / "corpus/README.md").read_text()
     assert "MRN" not in stored and "patient" not in found[0]
+
+
+def test_pseudonyms_and_headers_that_lack_something_tell_the_patient_too(tmp_path):
+    """Each row is a patient whose two files are of two studies."""
+    headers = [
+        ("ANON0042", {}, {}),
+        ("test-7", {}, {}),
+        ("MRN100", {"modality": ""}, {}),
+        ("MRN200", {"IssuerOfPatientID": "HOSPITAL"}, {}),
+    ]
+    for number, (patient, *both) in enumerate(headers):
+        for study, more in enumerate(both):
+            image = 2 * number + study
+            dicom(tmp_path / f"study/{patient}_{study}.dcm", patient, f"1.2.{image}", phantom(image), **more)
+    options = CurateOptions(near_distance=-1, check_ultrasound=False, find_region=False, remove_text=False)
+    curate([str(tmp_path / "study")], tmp_path / "corpus", options)
+    clusters: dict[str, set[str]] = {}
+    for row in rows(tmp_path / "corpus"):
+        clusters.setdefault(row["cluster"], set()).add(row["source_path"])
+    assert sorted(map(sorted, clusters.values())) == sorted([f"{p}_0.dcm", f"{p}_1.dcm"] for p, _, _ in headers)
 
 
 def test_an_exact_copy_that_is_dropped_still_ties_its_patient_to_the_kept_one(tmp_path):

@@ -9,6 +9,7 @@ import gzip
 import lzma
 import re
 import shutil
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 from .options import digest
 
@@ -41,7 +42,15 @@ MAX_DEPTH = 3
 
 _BLOCK = 1024**2
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError),
+    *(
+        IndexError,
+        OverflowError,
+        TypeError,
+        struct.error,
+    ),  # of zipfile and tarfile, where a damaged header makes no sense
+)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -217,10 +226,10 @@ def _streams(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     if name.endswith(".zip"):
         yield from _zip_streams(path)
     elif name.endswith(".rar"):
-        with _rar_as_tar(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with _rar_as_tar(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
             yield from _tar_streams(archive)
     elif name.endswith(_TAR_SUFFIXES):
-        with tarfile.open(path, mode="r|*") as archive:
+        with tarfile.open(path, mode="r|*", tarinfo=_Header) as archive:
             yield from _tar_streams(archive)
     else:
         with gzip.open(path) as file:
@@ -238,6 +247,17 @@ def _zip_streams(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
                 continue
             with archive.open(entry) as file:
                 yield entry.filename, file
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is an error when it is damaged or cut short: `tarfile` takes a later one that is for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"a member has a damaged header, {error}") from error
 
 
 def _tar_streams(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes] | None]]:

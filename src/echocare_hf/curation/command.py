@@ -9,6 +9,9 @@ from tqdm import tqdm
 from .options import CurateOptions
 from .run import curate
 
+_MOST_PROBLEMS = 10
+"""Lines about tables and marks that are said; report.json has all."""
+
 
 class _Bars:
     """One bar a stage, shown from the first finished job on."""
@@ -74,5 +77,10 @@ def run_command(
         say(f"  {split:<11} {number:>9,}  in {report['clusters'][split]:,} clusters")
     unlabelled = report["images"]["node"].get("not stated", 0)
     say(f"  without an anatomy node {unlabelled:,} (labels.csv says what could not be mapped)")
+    problems = report["problems"]
+    for problem in problems[:_MOST_PROBLEMS]:
+        say(f"Note: {problem}")
+    if len(problems) > _MOST_PROBLEMS:
+        say(f"Note: {len(problems) - _MOST_PROBLEMS:,} more in {output}/report.json, problems")
     sheet = ", contact_sheet/index.html" if (output / "contact_sheet").is_dir() else ""
     say(f"Look at {output}/README.md, audit.csv{sheet}.")

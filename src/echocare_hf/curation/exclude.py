@@ -50,16 +50,17 @@ def read_exclude(paths: Iterable[Path]) -> ExcludeList:
     """Read lists of hashes; empty lines and what follows a `#` are skipped.
 
     Raises:
-        ValueError: for a line that is no hash, or a file that is no text.
+        ValueError: for a line that is no hash, a file that is no text, or a list without a hash, which would keep nothing out.
         OSError: if a list cannot be opened.
     """
     digests: set[str] = set()
     hashes: set[int] = set()
     for path in paths:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: is no text, so no list of hashes; make the list with --hashes") from error
+        is_empty = True
         for number, line in enumerate(lines, 1):
             content = line.partition("#")[0].strip().lower()
             if not content:
@@ -69,10 +70,13 @@ def read_exclude(paths: Iterable[Path]) -> ExcludeList:
                 raise ValueError(
                     f"{path}: line {number} is no hash (pixels: and 32 hexadecimal digits, or looks: and 16); make the list with --hashes"
                 )
+            is_empty = False
             if match[1]:
                 digests.add(match[2])
             else:
                 hashes.add(int(match[4], 16))
+        if is_empty:
+            raise ValueError(f"{path}: holds no hash, so it would keep nothing out; make the list with --hashes")
     return ExcludeList(frozenset(digests), np.array(sorted(hashes), np.uint64))
 
 

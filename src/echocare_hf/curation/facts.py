@@ -1,10 +1,11 @@
 """What the tables beside the images, and the names of folders, say of each file: labels, group, licence, spacing."""
 
+import codecs
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 
 from echocare_hf.data.labelled.folder import MaskFinder, split_name, stem_of
@@ -21,6 +22,7 @@ from echocare_hf.data.labelled.table import (
     TARGET_IMAGE_COLUMNS,
     Row,
     Table,
+    delimiter_of,
     is_blank,
     read_table,
     text,
@@ -39,6 +41,7 @@ _TABLE_NAMES = (ROWS_TABLE, *METADATA_NAMES, "index.csv", "labels.csv", "train.c
 _MASK_WORD = re.compile(
     r"[ _-](?:mask|gt|seg|annotation|label)", re.IGNORECASE
 )  # all that `MaskFinder` knows begin like this
+_HEADER_BYTES = 65536  # of a table, in which its first line is looked for
 _PLAIN_FOLDERS = ("images", "image", "imgs", "img", "frames", "videos", "video", "dicom", "data")
 
 
@@ -74,13 +77,17 @@ class _Spoken:
 
     Attributes:
         table: the table.
+        name: of its file within the source; empty for what is no file there.
         rows: by name of the file.
+        unmet: names of files that have not been found so far.
         labels: names of files that are masks or target images.
         datasets: data sets that the table states.
     """
 
     table: Table
+    name: str = ""
     rows: dict[str, list[Row]] = field(default_factory=dict)
+    unmet: set[str] = field(default_factory=set)
     labels: set[str] = field(default_factory=set)
     datasets: set[str] = field(default_factory=set)
 
@@ -114,22 +121,27 @@ def read_facts(
         files: what may be images, and side-cars, of `sources.sort_by_type`.
         tables: what may be tables.
         manifest: the rows of a source that is a manifest, else None.
-        problems: gets one line for each table that cannot be read.
+        problems: gets one line for each table that cannot be read, is not read, or names files that are not there.
 
     Yields:
         Each image with its facts.
     """
     by_folder: dict[str, list[FoundFile]] = {}
+    others: list[FoundFile] = []
     for file in tables:
         if PurePosixPath(file.name).name.lower() in _TABLE_NAMES:
             by_folder.setdefault(_folder(file.name), []).append(file)
+        else:
+            others.append(file)
+    problems += [_not_read(file) for file in sorted(others) if _folder(file.name) not in by_folder and _tells(file)]
     innermost = [_spoken("", manifest)] if manifest is not None else []
     outermost = [_spoken("", table) for table in _index_above(root, problems)]
     opened: dict[str, list[_Spoken]] = {}
     for folder, rows in groupby(files, key=lambda row: _folder(row[1])):
         above = _folders_above(folder)
+        problems += _unmet(table for place in opened.keys() - above for table in opened[place])
         opened = {
-            place: opened[place] if place in opened else _open(place, by_folder.get(place, ()), problems)
+            place: opened[place] if place in opened else _open(place, by_folder.pop(place, ()), problems)
             for place in above
         }
         spoken = [*innermost, *(table for place in above for table in opened[place]), *outermost]
@@ -138,11 +150,19 @@ def read_facts(
             images, cars = _images_and_side_cars(members)
             masks = _masks(root, images)
             for file in images:
-                said = [(row, table.table) for table in spoken for row in table.rows.get(file.name, ())]
+                names = _archives_around(file.name)
+                said = [(row, table.table) for table in spoken for name in names for row in table.rows.get(name, ())]
+                for table in spoken:
+                    table.unmet.difference_update(names)
                 if beside := cars.get(sample_key(file.name)):
                     said = [*_side_car_rows(beside, problems), *said]
                 is_label = file.name in masks or any(file.name in table.labels for table in spoken)
                 yield file, _facts(source, root, file.name, said, is_label, datasets)
+    problems += _unmet(table for tables_there in opened.values() for table in tables_there)
+    problems += [
+        f"{file.name}: there is no image in its folder or below (the table was not used)"
+        for file in sorted(chain(*by_folder.values()))
+    ]
 
 
 def _images_and_side_cars(
@@ -170,13 +190,56 @@ def _folders_above(folder: str) -> list[str]:
     return ["/".join(parts[:length]) for length in range(len(parts), -1, -1)]
 
 
+def _archives_around(name: str) -> list[str]:
+    """A file, and the archives it lies in, the innermost first: what a table says of an archive counts for all in it."""
+    parts = name.split("!/")
+    return ["!/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def _not_read(file: FoundFile) -> str:
+    return f"{file.name}: names images, but tables of this name are not read; call it metadata.csv, or give it as the source"
+
+
+def _tells(file: FoundFile) -> bool:
+    """Whether a table of another name than those that are read states a label or a patient of images, by its first line."""
+    if not file.name.lower().endswith((".csv", ".tsv")):
+        return False
+    try:
+        with Path(file.path).open("rb") as content:
+            start = content.read(_HEADER_BYTES)
+    except OSError:
+        return False  # nobody knows; like every file that is no image it has a record among the dropped ones
+    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    line = start.decode(encoding, errors="replace").partition("\n")[0]
+    columns = tuple(name.strip('" \r') for name in line.split(delimiter_of(line)))
+    table = Table(file.name, None, [], columns)
+    return table.find(IMAGE_COLUMNS) is not None and table.find((*PATIENT_COLUMNS, *LABEL_COLUMNS)) is not None
+
+
+def _unmet(tables: Iterable[_Spoken]) -> list[str]:
+    """A line for each table that names files which were not found."""
+    return sorted(
+        f"{table.name}: {len(table.unmet):,} of {len(table.rows):,} files that it names are no images that were found, such as"
+        f" {min(table.unmet)!r} (names count from the table's folder, with the suffix; capitals matter)"
+        for table in tables
+        if table.name and table.unmet
+    )
+
+
 def _open(folder: str, files: Iterable[FoundFile], problems: list[str]) -> list[_Spoken]:
     found = []
     for file in sorted(files):
         try:
-            found.append(_spoken(folder, read_table(Path(file.path))))
+            spoken = _spoken(folder, read_table(Path(file.path)))
         except (ValueError, OSError) as error:
             problems.append(f"{str(error).replace(file.path, file.name)} (the table was not used)")
+            continue
+        if PurePosixPath(file.name).name != ROWS_TABLE:
+            spoken.name, spoken.unmet = file.name, set(spoken.rows)
+            if spoken.table.find(IMAGE_COLUMNS) is None:
+                columns = ", ".join(IMAGE_COLUMNS[:4])
+                problems.append(f"{file.name}: has no column of files ({columns}, ...) (the table was not used)")
+        found.append(spoken)
     return found
 
 

@@ -18,7 +18,7 @@ from .encode import encode, shrink
 from .inventory import read_files
 from .modality import tell_modality
 from .options import CurateOptions, digest
-from .patient import patient_of
+from .patient import is_dicom, patient_of
 from .quality import drop_empty, drop_other_images
 from .record import Drop, Item
 from .region import find_region
@@ -56,7 +56,7 @@ def run_chunk(job: str) -> str:
     for file in files:
         items, drops = _timed(seconds, "decode", decode, file, options)
         frames += len(items)
-        patient = patient_of(file.path) if items and items[0].declared else None
+        patient = patient_of(file.path) if items and is_dicom(file.path) else None
         items, lost = measure(items, options, seconds)
         rows += [_dropped_row(drop) for drop in (*drops, *lost)]
         for item in items:

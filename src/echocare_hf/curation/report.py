@@ -90,7 +90,6 @@ def write_reports(
     kept: Kept,
     drops: Drops,
     mapped: Sequence[Mapping[str, Any]],
-    problems: Sequence[str],
     sources: Sequence[Mapping[str, str]],
     options: CurateOptions,
     shards: Mapping[str, Sequence[str]],
@@ -98,7 +97,7 @@ def write_reports(
     """Write report.json, manifest.json, dropped.parquet, labels.csv, audit.csv, plots and README.md into a folder."""
     dropped = (table.rename_columns(DROP_SCHEMA.names) for table in drops.tables(_ROWS_AT_A_TIME))
     write_tables(dropped, DROP_SCHEMA, folder / "dropped.parquet")
-    write_text(folder / "report.json", _json({**report, "problems": list(problems)}))
+    write_text(folder / "report.json", _json(report))
     manifest = {
         "made_by": "echocare curate",
         "settings": options.deciding(),

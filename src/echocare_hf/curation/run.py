@@ -7,6 +7,7 @@ Everything unfinished lies in `<output>.work`; `<output>` appears at the end, wh
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -35,6 +36,11 @@ from .shards import write_shards
 from .sources import Source, discover, open_source, sort_by_type
 
 MANIFEST = "manifest.json"
+_WRITTEN = re.compile(
+    r"README\.md|manifest\.json|report\.json|labels\.csv|audit\.csv|dropped\.parquet|plots/[a-z]+\.png"
+    r"|data/(train|validation)-\d+-of-\d+\.parquet|contact_sheet/\w+\.html"
+)
+"""The files of a corpus, by their paths in it."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ def curate(
     """
     options = options or CurateOptions()
     output = Path(output)
+    if output.is_symlink():
+        output = output.resolve()  # the folder is replaced, not the link to it
     report_to = progress or no_progress
     _check_output(output)
     _check_hashes(hashes)
@@ -97,13 +105,15 @@ def curate(
     mapper = LabelMapper(tree, read_aliases(aliases, tree) if aliases else {})
     marked = _read_marks(marks) if marks else {}
     work = output.with_name(output.name + ".work")
+    replaced = work / "replaced"
     stages = _Stopwatch()
     with _lock(work):
+        _clear_up(output, replaced)
         start(options.runner, options.workers)
         opened = _open_sources(sources, work, report_to)
         own = (output, work)
         for source in opened:
-            if source.root.resolve() in {place.resolve() for place in own}:
+            if source.root.resolve() in {place.resolve() for place in (*own, output / "data")}:
                 raise ValueError(f"{source.root}: is the output itself; give another --output")
         described = [{"name": source.name, "given": source.given} for source in opened]
         drops = Drops(work / "dropped")
@@ -123,12 +133,10 @@ def curate(
         found = len(drops) + rows_of(chunks)  # each file, or each of its frames
         folder = work / "decided"
         decisions = decide(chunks, inventory, copies, mapper, excluded, marked, options, folder, drops)
-        if decisions.marks_found < len(marked):
-            missing = len(marked) - decisions.marks_found
-            problems.append(
-                f"{marks}: {missing} of {len(marked)} marks name no image of these sources (were they named otherwise?)"
-            )
-        report = summarise(decisions.kept, drops, found, decisions.near_groups)
+        if marks and decisions.marks_found < len(marked):
+            missing = f"{len(marked) - decisions.marks_found} of {len(marked)} marks"
+            problems.append(f"{marks.name}: {missing} name no image of these sources (were they named otherwise?)")
+        report = summarise(decisions.kept, drops, found, decisions.near_groups) | {"problems": problems}
         if not len(decisions.kept):
             raise ValueError(_nothing_left(report, output))
         stages.end("decide")
@@ -137,15 +145,13 @@ def curate(
         result = work / "result"
         shutil.rmtree(result, ignore_errors=True)
         names = _link_shards(shards, result)
-        write_reports(
-            result, output.name, report, decisions.kept, drops, mapper.report(), problems, described, options, names
-        )
+        write_reports(result, output.name, report, decisions.kept, drops, mapper.report(), described, options, names)
         if options.contact_images:
             doubtful = doubtful_images(decisions.kept, options.contact_images)
             write_contact_sheet(result, names, options, doubtful)
+        _put_in_place(result, output, replaced)
         if hashes is not None:
             write_hashes([chunk.path for chunk in chunks], hashes)
-        _put_in_place(result, output)
         stages.end("report")
     seconds: Counter[str] = Counter()
     for entry in measured:
@@ -172,6 +178,8 @@ def _check_output(output: Path) -> None:
         raise ValueError(f"{output}: is a file; give a folder that is not there yet")
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise ValueError(f"{output}: holds something else than a curated corpus; give another folder, or empty it")
+    if output.is_mount():
+        raise ValueError(f"{output}: is a mount point, which no rename can replace; give a folder in it")
 
 
 def _check_hashes(hashes: Path | None) -> None:
@@ -259,14 +267,36 @@ def _link_shards(shards: dict[str, list[Path]], result: Path) -> dict[str, list[
     return names
 
 
-def _put_in_place(result: Path, output: Path) -> None:
-    """Swap the new corpus for the old one: at every moment one of the two is there under its name or beside it."""
-    old = output.with_name(output.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+def _clear_up(output: Path, replaced: Path) -> None:
+    """What a run that was killed while it put the corpus in its place has left: the old one goes back if no new one is there."""
+    if replaced.is_dir() and not output.exists():
+        replaced.rename(output)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put_in_place(result: Path, output: Path, replaced: Path) -> None:
+    """Swap the new corpus for the old one: at every moment one of the two is there under its name or in the work folder."""
+    _take_along(output, result)
     if output.exists():
-        output.rename(old)
+        output.rename(replaced)
     result.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _take_along(output: Path, result: Path) -> None:
+    """Bring what no run wrote (marks, notes, a repository) from the old corpus into the new one, without copying where possible."""
+    for folder, folders, names in os.walk(output):
+        for name in (*names, *(entry for entry in folders if Path(folder, entry).is_symlink())):
+            path = Path(folder, name)
+            inside = path.relative_to(output)
+            target = result / inside
+            if _WRITTEN.fullmatch(inside.as_posix()) or os.path.lexists(target):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, target, follow_symlinks=False)
+            except OSError:
+                shutil.copy2(path, target, follow_symlinks=False)
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:

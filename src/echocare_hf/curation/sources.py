@@ -165,7 +165,11 @@ def _name_of(place: str) -> str:
 
 
 def _walk(source: Source, left_out: Sequence[Path], drops: Drops) -> Iterator[FoundFile]:
-    """The files below a source; links to folders and links that lead nowhere go to `drops`."""
+    """The files below a source; links to folders, links that lead nowhere and what may not be opened go to `drops`.
+
+    Raises:
+        OSError: if the source itself may not be opened.
+    """
     if source.root.is_file():
         yield FoundFile(source.name, source.root.name, str(source.root), source.root.stat().st_size)
         return
@@ -174,7 +178,13 @@ def _walk(source: Source, left_out: Sequence[Path], drops: Drops) -> Iterator[Fo
     def dropped(path: Path, reason: str, detail: str) -> Drop:
         return Drop(source.name, readable(path.relative_to(source.root).as_posix()), -1, "discover", reason, detail)
 
-    for folder, folders, names in os.walk(source.root):
+    def refused(error: OSError) -> None:
+        path = Path(error.filename)
+        if path == source.root:
+            raise error
+        drops.append(dropped(path, "unreadable_folder", f"cannot be opened ({error.strerror}); check its permissions"))
+
+    for folder, folders, names in os.walk(source.root, onerror=refused):
         folders[:] = sorted(
             entry
             for entry in folders
@@ -187,11 +197,17 @@ def _walk(source: Source, left_out: Sequence[Path], drops: Drops) -> Iterator[Fo
             path = Path(folder, entry)
             if entry.startswith("."):
                 continue
-            if not path.is_file():
-                if path.is_symlink():
-                    drops.append(dropped(path, "broken_link", "a link to nothing"))
+            try:
+                if not path.is_file():
+                    if path.is_symlink():
+                        drops.append(dropped(path, "broken_link", "a link to nothing"))
+                    continue
+                size = path.stat().st_size
+            except OSError as error:
+                detail = f"cannot be looked at ({error.strerror}); check the permissions of its folder"
+                drops.append(dropped(path, "unreadable_file", detail))
                 continue
-            yield FoundFile(source.name, path.relative_to(source.root).as_posix(), str(path), path.stat().st_size)
+            yield FoundFile(source.name, path.relative_to(source.root).as_posix(), str(path), size)
 
 
 def _from_manifest(name: str, path: Path) -> Source:

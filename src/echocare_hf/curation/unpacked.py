@@ -17,7 +17,7 @@ from .archives import MAX_DEPTH, ArchiveError, Budget, is_archive, unpack
 from .options import digest
 from .record import ROWS_TABLE, Drop, FoundFile, drop_file
 
-_VERSION = "4"  # of what is taken out and how it is listed; another one takes everything out anew
+_VERSION = "5"  # of what is taken out and how it is listed; another one takes everything out anew
 _INDEX = ".index.json"  # hidden, so that it is no file of the source
 _LEFT_OUT = {"link_or_device": "no plain file", "same_name": "the archive has an earlier file of this name"}
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,15}")

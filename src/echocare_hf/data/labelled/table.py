@@ -22,7 +22,10 @@ Row = dict[str, Any]
 IMAGE_COLUMNS = ("file_name", "image", "image_path", "filename", "file", "path", "img", "file_path", "video", "frames")
 MASK_COLUMNS = ("mask", "mask_path", "label_path", "mask_file", "segmentation", "segmentation_path", "seg")
 LABEL_COLUMNS = ("label", "class", "diagnosis", "category", "labels")
-PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "group", "case", "case_id", "study")
+PATIENT_COLUMNS = (
+    *("patient", "patient_id", "patientid", "subject", "subject_id", "participant", "participant_id"),
+    *("group", "case", "case_id", "study"),
+)
 SEQUENCE_COLUMNS = ("clip", "sequence", "cine", "series", "video")
 FRAME_COLUMNS = ("frame", "frame_number", "frame_index")
 TIME_COLUMNS = ("frame_time_ms", "time_ms")
@@ -74,9 +77,10 @@ class Table:
     problems: list[str] = field(default_factory=list)
 
     def find(self, names: Iterable[str]) -> str | None:
-        """The first of `names` that is a column, as the table spells it; None if none is."""
-        spelled = {column.strip().lower(): column for column in (*self.index_columns, *reversed(self.columns))}
-        return next((spelled[name] for name in names if name in spelled), None)
+        """The first of `names` that is a column, as the table spells it; None if none is. "Patient ID" is found as `patient_id`."""
+        columns = (*self.index_columns, *reversed(self.columns))
+        spelled = {_joined(column): column for column in columns} | {c.strip().lower(): c for c in columns}
+        return next((spelled[key] for name in names for key in (name, _joined(name)) if key in spelled), None)
 
     def need(self, column: str, option: str) -> str:
         """The column that the user named.
@@ -91,6 +95,11 @@ class Table:
         raise ValueError(
             f"{self.source}: there is no column {column!r} for --{option}; it has {', '.join(self.columns)}{beside}"
         )
+
+
+def _joined(column: str) -> str:
+    """A name of a column in lower case, without what may part its words."""
+    return re.sub(r"[\s_-]+", "", column).lower()
 
 
 def need_cells(table: Table, columns: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """Where the shards of a split are, and opening one: on disk, at a URL that fsspec reads, or on the Hub."""
 
+import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def find_shards(
         files = _on_the_hub(path_or_id, access, name, revision)
     else:
         place = path_or_id.rstrip("/") if "://" in path_or_id else str(local)
+        if local.exists():
+            place = glob.escape(place)  # its brackets are part of its name
         if place.endswith(".parquet"):
             files, split = {"all": _matching(place, access)}, None
         else:

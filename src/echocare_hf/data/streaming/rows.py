@@ -120,10 +120,15 @@ def _images(column: pyarrow.Array, decoder: Decoder) -> Callable[[int], Any]:
     return lambda row: decoder(encoded[row].as_py())
 
 
+_TEXTS = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+
+
 def _values(column: pyarrow.Array) -> Callable[[int], Any]:
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     kind = column.type
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
-        texts = column.fill_null("").to_pylist()
+    if any(is_text(kind) for is_text in _TEXTS):
+        texts = column.cast(pyarrow.large_string()).fill_null("").to_pylist()
         return texts.__getitem__
     if pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind):
         numbers = column.to_numpy(zero_copy_only=False)  # NaN for null

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet as parquet
 from tqdm import tqdm
 
@@ -115,10 +116,11 @@ def _read_shard(url: str, shard: parquet.ParquetFile, by: Sequence[str]) -> _Sha
         rows = facts.num_rows
         ids = read["id"].to_pylist() if read and "id" in wanted else [None] * rows
         file = url.rpartition("/")[2]
-        keys = np.array([key_of(own or f"{file}#{row}") for row, own in enumerate(ids)], np.uint64)
+        names = (f"{file}#{row}" if own in (None, "") else str(own) for row, own in enumerate(ids))
+        keys = np.fromiter(map(key_of, names), np.uint64, rows)
         for name in by:
             if read and name in wanted:
-                encoded = read[name].combine_chunks().fill_null("").dictionary_encode()
+                encoded = read[name].cast(pyarrow.string()).combine_chunks().fill_null("").dictionary_encode()
                 texts[name] = encoded.dictionary.to_pylist()
                 codes[name] = encoded.indices.to_numpy().astype(np.int32)
             else:
