@@ -191,7 +191,9 @@ def two_sample_t_test(first: ArrayLike, second: ArrayLike, equal_variances: bool
         return SignificanceTest(
             name, float(np.sign(difference) * np.inf) if difference else 0.0, 0.0 if difference else 1.0
         )
-    found = ttest_ind(*sides, equal_var=equal_variances)
+    # As 0 a constant has no variance by rounding either.
+    constant = next((values[0] for values in sides if np.ptp(values) == 0), 0.0)
+    found = ttest_ind(*(values - constant for values in sides), equal_var=equal_variances)
     return SignificanceTest(name, float(found.statistic), float(found.pvalue))
 
 

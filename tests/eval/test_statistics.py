@@ -106,6 +106,16 @@ def test_t_test_by_its_formula(seed):
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error")
+def test_t_test_against_values_that_are_all_equal():
+    varying = np.array([0.9, 0.8, 0.7, 0.6, 0.95])
+    for constant in (0.9230769, 0.1):
+        found = two_sample_t_test(varying, [constant] * 5)
+        expected = (varying.mean() - constant) / math.sqrt(varying.var(ddof=1) / 2 * (2 / 5))
+        assert found.statistic == pytest.approx(expected, rel=1e-12)
+        assert two_sample_t_test([constant] * 5, varying).p == pytest.approx(found.p, rel=1e-12)
+
+
 def test_t_test_at_the_ends():
     equal = two_sample_t_test([0.5, 0.5], [0.5, 0.5, 0.5])
     assert (equal.statistic, equal.p) == (0, 1)
