@@ -116,10 +116,16 @@ def headline_case_metric(cases: pd.DataFrame) -> str:
         return "auc"
     if any(column.startswith("target_") for column in cases.columns):
         return "mae"
-    for name in ("dice", "surest_iou", "iou", "mre_mm", "mre_px", "psnr", "niqe"):
-        if name in cases.columns and cases[name].notna().any():
-            return name
-    raise ValueError(f"the table of cases has no metric; it has {', '.join(cases)}")
+    column = measured_column(cases)
+    if column is None:
+        raise ValueError(f"the table of cases has no metric; it has {', '.join(cases)}")
+    return column
+
+
+def measured_column(cases: pd.DataFrame) -> str | None:
+    """The column that says how good each case is, where it is neither classes nor measured values; None if there is none."""
+    names = ("dice", "surest_iou", "iou", "mre_mm", "mre_px", "psnr", "niqe")
+    return next((name for name in names if name in cases.columns and cases[name].notna().any()), None)
 
 
 def signed_errors(cases: pd.DataFrame, target: str | None = None) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from echocare_hf.drawing_canvas import Canvas
 from echocare_hf.drawing_sheet import contact_sheet
 from echocare_hf.drawing_style import text_font
 
+from .case_metrics import measured_column
 from .headlines import lower_is_better
 from .plots import COUNT
 from .plots_results import TaskResults, class_names
@@ -22,7 +23,6 @@ from .store import Trial
 TILE = 360  # pixels
 PICTURE = "picture"
 """Column of a table of cases: path, below the trial's folder, of a picture with reference and prediction drawn in."""
-_BY_CASE = ("dice", "surest_iou", "iou", "mre_mm", "mre_px", "psnr", "niqe")
 
 
 def worst_sheet(
@@ -108,15 +108,15 @@ def case_values(cases: pd.DataFrame, metric: str | None = None) -> tuple[pd.Seri
     if targets:
         errors = (cases[f"prediction_{targets[0]}"] - cases[f"target_{targets[0]}"]).abs()
         return errors, f"absolute error of {targets[0]}", True
-    for name in _BY_CASE:
-        if name in cases.columns and cases[name].notna().any():
-            return cases[name], name, lower_is_better(name)
-    raise ValueError(f"the table of cases has no metric to rank by; it has {', '.join(cases)}")
+    column = measured_column(cases)
+    if column is None:
+        raise ValueError(f"the table of cases has no metric to rank by; it has {', '.join(cases)}")
+    return cases[column], column, lower_is_better(column)
 
 
 def _can_be_ranked(cases: pd.DataFrame) -> bool:
-    return any(column.startswith(("label", "target_")) for column in cases.columns) or any(
-        cases[name].notna().any() for name in _BY_CASE if name in cases.columns
+    return (
+        any(column.startswith(("label", "target_")) for column in cases.columns) or measured_column(cases) is not None
     )
 
 

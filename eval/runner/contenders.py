@@ -95,7 +95,7 @@ def contender(text: str, train_share: float = 1.0, pretrained: bool = False) -> 
     if not source or (equals and not name):
         raise ValueError(f"--model {text}: write a model, or NAME=MODEL")
     kind = _kind(source)
-    default = source if kind in ("scratch", "floor") else short_source(source.removeprefix("hf:"))
+    default = short_source(source.removeprefix("hf:"))
     if kind == "scratch" or (source.startswith("timm:") and not pretrained):
         default += " (random weights)"
     found = Contender(name or default, source, kind, 1.0 if kind == "floor" else train_share)

@@ -222,23 +222,22 @@ def suite_markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
 def _differences(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The first model against each other one that learns, in the first metric of each row."""
     first = next(iter(rows.values()))["contenders"][0]["name"]
-    found: dict[str, dict[str, str]] = {}
+    compared: list[tuple[str, str, dict[str, str]]] = []
     for key, entry in rows.items():
         metric = entry["headlines"][0]["metric"]
         cases = {
             each["other"]: p_text(each["p_holm"]) for each in entry["bootstrap_over_cases"] if each["metric"] == metric
         }
-        found[f"{key} | {metric}"] = {
-            each[
-                "other"
-            ]: f"{each['difference']:+.4f} ({p_text(each['t_test']['p_holm'])}; {cases.get(each['other'], '-')})"
-            for each in entry["tests_over_trials"]
-            if each["metric"] == metric
-        }
-    others = list(dict.fromkeys(other for cells in found.values() for other in cells))
+        cells = {}
+        for each in entry["tests_over_trials"]:
+            if each["metric"] == metric:
+                other, seeds = each["other"], p_text(each["t_test"]["p_holm"])
+                cells[other] = f"{each['difference']:+.4f} ({seeds}; {cases.get(other, '-')})"
+        compared.append((key, metric, cells))
+    others = list(dict.fromkeys(other for _, _, cells in compared for other in cells))
     table = as_table(
         ["row", "metric", *(f"against {other}" for other in others)],
-        [[*name.split(" | "), *(cells.get(other, "") for other in others)] for name, cells in found.items()],
+        [[key, metric, *(cells.get(other, "") for other in others)] for key, metric, cells in compared],
     )
     return (
         f"{first} less each other model, in brackets p after Holm's correction: t-test over seeds; bootstrap over patients of the test "

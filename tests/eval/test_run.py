@@ -302,7 +302,7 @@ def test_every_type_of_task_has_a_row():
 
 def test_the_suite_shows_each_rows_first_metric_and_its_differences():
     def entry(metric, cases):
-        one = {"metric": metric, "other": "tiny", "difference": -0.25, "t_test": {"p_holm": 0.0321}}
+        one = {"metric": metric, "model": "big", "other": "tiny", "difference": -0.25, "t_test": {"p_holm": 0.0321}}
         other = {**one, "metric": "auc", "difference": 3.0}
         contenders = [{"name": name, "kind": "echocare", "seeds": [0, 1], "test": {}} for name in ("big", "tiny")]
         origin = {
@@ -323,16 +323,13 @@ def test_the_suite_shows_each_rows_first_metric_and_its_differences():
                 for test in [{**each["t_test"], "p": 0.02, "stars": "*", "name": "t"}]
             ],
             "bootstrap_over_cases": [
-                {**one, "model": "big", "metric": cases, "low": -1, "high": 1, "p": 0.4, "p_holm": 0.4, "units": 30}
+                {**one, "metric": cases, "low": -1, "high": 1, "p": 0.4, "p_holm": 0.4, "units": 30}
             ],
             "calibration": None,
             "provenance": {"big": [origin]},
         }
 
     rows = {"segmentation_busi": entry("dice", "dice"), "detection_busi": entry("ap50_rectangle", "surest_iou")}
-    for each in rows.values():
-        for test in each["tests_over_trials"]:
-            test["model"] = "big"
     text = proxy.suite_markdown(rows)
     assert "| row | metric | against tiny |" in text
     assert "| segmentation_busi | dice | -0.2500 (0.0321; 0.4000) |" in text

@@ -42,14 +42,18 @@ MAX_DEPTH = 3
 
 _BLOCK = 1024**2
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# Of zipfile and tarfile, for a header that makes no sense.
+_NONSENSE = (IndexError, OverflowError, TypeError, struct.error)
 _DAMAGE = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError),
-    *(
-        IndexError,
-        OverflowError,
-        TypeError,
-        struct.error,
-    ),  # of zipfile and tarfile, where a damaged header makes no sense
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    *_NONSENSE,
 )
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 

@@ -99,7 +99,7 @@ class Checkpoints:
             manifest, fault = _check(path)
             if not fault:
                 return path, manifest, damaged
-            damaged.append(f"{path}: is damaged ({fault}) and is passed over")
+            damaged.append(f"{path}: is damaged ({fault})")
         return None, {}, damaged
 
     def drop_after(self, step: int) -> None:

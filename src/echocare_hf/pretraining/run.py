@@ -223,11 +223,11 @@ class RunFolder:
         path, facts, damaged = found[0]
         if damaged and path is None:
             raise ValueError(
-                f"{damaged[0].partition(' and is passed over')[0]}, and no other checkpoint of the run is whole; nothing was removed. "
+                f"{damaged[0]}, and no other checkpoint of the run is whole; nothing was removed. "
                 "Choose another --output_dir, or delete the damaged ones to begin anew"
             )
         for line in damaged:
-            self.say(line)
+            self.say(f"{line} and is passed over")
         facts = {"step": 0} if path is None else facts
         if self.accelerator.device.type == "cpu" and (
             line := set_threads(self.threads, facts, self.accelerator.num_processes)
