@@ -14,12 +14,13 @@
     tiny, base, large                   EchoCare from random weights
     timm:NAME                           a network of timm, from random weights unless --pretrained
     hf:ORG/NAME, hf:FOLDER              any other backbone of transformers, under the same heads
-    pixels, mean, filters               floors, which are measured besides wherever they serve
+    pixels, mean, filters, retrieval, frequent, frequent_organ
+                                        floors, which are measured besides wherever they serve
     NAME=MODEL                          one of these under another name
 
 Every option of training/finetune.py that is not listed below (--epochs, --minutes, --learning_rate, --image_size, --recipe, ...) goes to
 the fine-tuning of every model: the same recipe, the same budget, the same split. The split is the official one; a part that is
-missing is dealt out by --split_seed (0), whatever the seed of a trial.
+missing is dealt out by --split_seed (0), whatever the seed of a trial. Of reports (--task usreport) they are those of training/report.py.
 
 A trial leaves OUTPUT/TASK/MODEL/SEED/ with metrics.json and cases.parquet. A finished trial is not repeated, and one that was cut off
 goes on with its last epoch when the same command is given again. OUTPUT gets results.parquet, results.json (tests,
@@ -33,16 +34,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from echocare_hf.finetuning import FinetuneArguments, parse_arguments
+from echocare_hf.finetuning import parse_arguments
 from echocare_hf.finetuning.arguments import READ_OPTIONS
+from echocare_hf.reports.arguments import parse_report_arguments
 from runner.contenders import Contender, contenders
 from runner.proxy import ROWS, proxy_subject, put_between_markers, suite_markdown, suite_models
 from runner.publish_index import publish, read_card
 from runner.session import Session, script_command
-from runner.subjects import Subject, benchmark, reader_values
+from runner.subjects import Arguments, Subject, benchmark, reader_values
 from runner.tables import read_results
 
 TRIALS = 5
+READ_REPORTS = ("images", "columns", "organ", "language", "phantoms", "languages")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -161,14 +164,16 @@ def _session(
 ) -> Session:
     minutes = options.cpu_minutes if options.cpu_minutes is not None else 1.0 if options.suite else None
     budget = [] if minutes is None else ["--cpu_minutes", str(minutes)]
-    if options.task:
-        _refuse_reading(recipe)
+    if options.task or subject.task == "report":
+        _refuse_reading(recipe, subject.task)
 
-    def arguments_of(one: Contender, seed: int) -> FinetuneArguments:
+    def arguments_of(one: Contender, seed: int) -> Arguments:
         scratch = subject.scratch if one.is_random(options.pretrained) else ()
         line = [subject.task, "--data", str(data), "--output", str(options.output), "--split_seed", "0"]
         line += ["--strict", "true"] if options.task else []
         line += [*subject.options, *scratch, *budget, *recipe, "--seed", str(seed)]
+        if subject.task == "report":
+            return parse_report_arguments(line[1:], __doc__)
         return parse_arguments(line, __doc__)[1]
 
     def command_of(one: Contender, seed: int) -> list[str]:
@@ -239,10 +244,11 @@ def _check_output(output: Path) -> None:
         raise ValueError(f"--output {output}: nothing may be written into {place}; choose another folder")
 
 
-def _refuse_reading(recipe: Sequence[str]) -> None:
-    """A benchmark's own reader knows its files: what `read_labelled` is told would change nothing, silently."""
+def _refuse_reading(recipe: Sequence[str], task: str) -> None:
+    """A benchmark's own reader knows its files: what `read_labelled` or `read_pairs` is told would change nothing, silently."""
     named = {word.partition("=")[0].removeprefix("--") for word in recipe if word.startswith("--")}
-    wrong = sorted(named & set(READ_OPTIONS) - {"strict", "classes"})
+    of_reader = READ_REPORTS if task == "report" else set(READ_OPTIONS) - {"classes"}
+    wrong = sorted(named & set(of_reader) - {"strict"})
     if wrong:
         raise ValueError(f"--{wrong[0]}: the reader of a benchmark knows its files; leave it out")
 

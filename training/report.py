@@ -35,16 +35,13 @@ from pathlib import Path
 from typing import Any
 
 from echocare_hf.files import readable_weights
-from echocare_hf.finetuning import open_work_folder, train
-from echocare_hf.finetuning.head_start import HeadStart
+from echocare_hf.finetuning import open_work_folder
 from echocare_hf.reports.arguments import ReportArguments, parse_report_arguments
 from echocare_hf.reports.card import metrics_table, write_report_card
-from echocare_hf.reports.checking import FindingThresholds
 from echocare_hf.reports.drafting import THRESHOLDS_FILE
+from echocare_hf.reports.fitting import fit_reports
 from echocare_hf.reports.job import open_report_job
-from echocare_hf.reports.results import assess_generator, job_features, report_record
-from echocare_hf.reports.start import prepare_start
-from echocare_hf.reports.trainer import make_trainer
+from echocare_hf.reports.results import assess_generator, job_features, run_facts, training_facts
 
 
 def train_reports(arguments: ReportArguments) -> Path:
@@ -65,28 +62,14 @@ def train_reports(arguments: ReportArguments) -> Path:
     last = open_work_folder(work, "report", values)
     job = open_report_job(arguments, work)
     features = job_features(job)
-    spent = prepare_start(job)
-    trainer = make_trainer(job.task, job.model, job.sets, arguments, not job.is_random, work / "checkpoints")
-    trainer.progress.seconds_done = spent  # a run that goes on has its own
-    begun = HeadStart.of(job.model, trainer.assess(job.sets["validation"], last=False)[0]["score"])
-    train(trainer, last)
-    if begun.restore_if_better(job.model, trainer.state.best_metric, True):
-        print(
-            f"the images brought nothing better than the start, whose score was {begun.metric:.3f}: it is kept",
-            flush=True,
-        )
-
-    _, answers = trainer.assess(job.sets["validation"])
-    thresholds = FindingThresholds.choose(
-        job.task.findings, answers.probabilities, job.targets("validation"), arguments.reliability
-    )
-    result = assess_generator(job, trainer, features, thresholds)
-    record = report_record(job, result, trainer, thresholds, start, begun)
+    fitted = fit_reports(job, work / "checkpoints", last)
+    result = assess_generator(job, fitted.trainer, features, fitted.thresholds)
+    record = run_facts(job, start) | result | training_facts(job, fitted)
     final = work / "result"
     job.model.eval().save_pretrained(final)
     job.processor.save_pretrained(final)
     readable_weights(final)
-    (final / THRESHOLDS_FILE).write_text(json.dumps(thresholds.to_dict(), indent=1) + "\n", encoding="utf-8")
+    (final / THRESHOLDS_FILE).write_text(json.dumps(fitted.thresholds.to_dict(), indent=1) + "\n", encoding="utf-8")
     (final / "metrics.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_report_card(final, record, job.task.size)
     final.replace(output)

@@ -25,6 +25,7 @@ processor, augmentation, schedule and budget. What differs, and how:
                           Of networks of transformers that can; others ignore it.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import echocare_hf
-from echocare_hf import EchoCareConfig
+from echocare_hf import EchoCareConfig, EchoCareForReportGeneration, EchoCareReportConfig
 from echocare_hf.finetuning import Job
 from echocare_hf.finetuning.models import HEAD_VALUES, is_hub_id
+from echocare_hf.reports.job import ReportJob
 
 from .backbones_encoder import ForeignEncoder, ForeignEncoderConfig, foreign_config
 from .backbones_sources import Recipe, one_line
@@ -48,6 +50,8 @@ from .backbones_transformers import transformers_recipe
 from .provenance import file_hash, weights_hash
 
 LIBRARIES = ("timm:", "hf:")
+OWN = ("echocare", EchoCareReportConfig.model_type)
+"""Model types that are no other network: EchoCare's, and its report generator."""
 
 
 def is_foreign(name: str) -> bool:
@@ -67,14 +71,14 @@ def is_foreign(name: str) -> bool:
             values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except ValueError:  # EchoCare's own loader tells what is wrong with it
             return False
-        return values.get("model_type", "timm_wrapper" if "architecture" in values else "echocare") != "echocare"
+        return values.get("model_type", "timm_wrapper" if "architecture" in values else "echocare") not in OWN
     if not is_hub_id(name):
         return False
     try:
         values, _ = transformers.PreTrainedConfig.get_config_dict(name)
     except OSError:  # as above
         return False
-    return values.get("model_type", "echocare") != "echocare"
+    return values.get("model_type", "echocare") not in OWN
 
 
 def network_recipe(name: str, drop_path: float | None = None) -> Recipe:
@@ -122,6 +126,35 @@ def substitute(job: Job, name: str, pretrained: bool) -> nn.Module:
     if arguments.freeze_encoder:
         encoder.requires_grad_(False)
     return model
+
+
+def substitute_in_reports(job: ReportJob, name: str, pretrained: bool) -> None:
+    """Puts another network into the place of the encoder of a report generator that nothing has learned yet.
+
+    The decoder, the findings head, the tokenizer and what the images' tokens are made of stay as they are: of the network the last maps,
+    as many as of EchoCare (all of one that has fewer).
+
+    Args:
+        job: opened with a preset, such as `model="tiny"`; its model and whether it is random are changed.
+        name: see the head of this file.
+        pretrained: whether the network starts from its trained weights.
+
+    Raises:
+        ImportError: for a network of timm, without timm.
+        ValueError: if there is no such network, or it does not serve.
+    """
+    encoder = ForeignEncoder(network_recipe(name), job.task.size, pretrained, job.task.processor)
+    config = copy.deepcopy(job.model.config)
+    config.encoder = foreign_config(config.encoder, encoder.recipe, encoder.strides, encoder.channels)
+    config.encoder_maps = min(config.encoder_maps, len(encoder.channels))
+    suppressed = job.model.generation_config
+    transformers.set_seed(job.arguments.seed)
+    model: Any = type("ForeignReportGeneration", (ForeignHead, EchoCareForReportGeneration), {})(config)
+    model.encoder.echocare, encoder.config = encoder, config.encoder
+    model.generation_config = suppressed
+    if job.arguments.freeze_encoder:
+        encoder.requires_grad_(False)
+    job.model, job.is_random = model.eval(), not pretrained
 
 
 class ForeignHead:
@@ -230,4 +263,4 @@ def _licence(recipe: Recipe) -> str | None:
     return str(stated) if stated else None
 
 
-__all__ = ["describe", "is_foreign", "load", "network_recipe", "substitute"]
+__all__ = ["describe", "is_foreign", "load", "network_recipe", "substitute", "substitute_in_reports"]

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from echocare_hf.metrics.text_overlap import ORDERS, bleu_of_counts
+
 CaseStatistic = Callable[[NDArray[np.int64]], float]
 """Gets the rows of the cases, some maybe more than once; returns the metric, nan where it is not defined."""
 
@@ -22,6 +24,8 @@ def case_statistic(cases: pd.DataFrame, metric: str) -> CaseStatistic:
             - "auc", "auc_<index>": area under the ROC curve of a class against the rest; without an index of class 1 of two, else the mean
               over the classes that some but not all cases have; also of findings (`label_0`, ...),
             - "circumference_mae_mm" and alike (`circumference_error_mm`), means without their signs,
+            - "bleu_<order>_<tokenizer>", "findings_f1", "findings_precision", "findings_recall" of reports: of the whole choice, from
+              what each case counts,
             - "mae_<target>", "bias_<target>" (`target_<target>`, `prediction_<target>`); "mae" over all targets of a case.
 
     Raises:
@@ -30,6 +34,9 @@ def case_statistic(cases: pd.DataFrame, metric: str) -> CaseStatistic:
     values = values_by_case(cases, metric)
     if values is not None:
         return lambda rows: _mean(values[rows])
+    counted = _of_counts(cases, metric)
+    if counted is not None:
+        return counted
     probabilities, labels = scores_and_labels(cases, metric)
     if found := re.fullmatch(r"auc(?:_(\d+))?", metric):
         count = probabilities.shape[1]
@@ -124,8 +131,48 @@ def headline_case_metric(cases: pd.DataFrame) -> str:
 
 def measured_column(cases: pd.DataFrame) -> str | None:
     """The column that says how good each case is, where it is neither classes nor measured values; None if there is none."""
-    names = ("dice", "surest_iou", "iou", "mre_mm", "mre_px", "psnr", "niqe")
+    names = (
+        "dice",
+        "surest_iou",
+        "iou",
+        "mre_mm",
+        "mre_px",
+        "psnr",
+        "niqe",
+        "rouge_l_f1_words",
+        "rouge_l_f1_characters",
+    )
     return next((name for name in names if name in cases.columns and cases[name].notna().any()), None)
+
+
+FINDING_COUNTS = ("findings_both", "findings_generated", "findings_written")
+"""Columns of a report: its findings that both texts have, that the generated and that the written text has."""
+
+
+def run_columns(tokenizer: str) -> list[str]:
+    """Columns of what BLEU counts of a report, in the order of `metrics.text_overlap.bleu_counts`."""
+    names = [f"{kind}_{order}_{tokenizer}" for order in range(1, ORDERS + 1) for kind in ("matched", "generated")]
+    return [*names, f"tokens_generated_{tokenizer}", f"tokens_written_{tokenizer}"]
+
+
+def _of_counts(cases: pd.DataFrame, metric: str) -> CaseStatistic | None:
+    """Of reports BLEU, or precision, recall and F1 of their findings, from sums over the cases; None for another metric or table."""
+    if (found := re.fullmatch(r"bleu_([1-4])_(\w+)", metric)) and set(run_columns(found[2])) <= set(cases.columns):
+        order = int(found[1]) - 1
+        runs = cases[run_columns(found[2])].to_numpy(np.float64)
+        runs = np.where(np.isnan(runs), 0, runs).reshape(len(cases), -1, 2)  # reports in another language
+        return lambda rows: bleu_of_counts(runs[rows].sum(0))[order]
+    parts = {"findings_f1": (1, 2), "findings_precision": (1,), "findings_recall": (2,)}.get(metric)
+    if parts is None or not set(FINDING_COUNTS) <= set(cases.columns):
+        return None
+    counts = cases[list(FINDING_COUNTS)].to_numpy(np.float64)
+
+    def share(rows: NDArray[np.int64]) -> float:
+        sums = counts[rows].sum(0)
+        whole = sums[list(parts)].sum()
+        return float(len(parts) * sums[0] / whole) if whole else float("nan")
+
+    return share
 
 
 def signed_errors(cases: pd.DataFrame, target: str | None = None) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from . import backbones
 from .backbones_sources import short_source
 from .provenance import weights_hash
 
-FLOORS = ("pixels", "mean", "filters")
+FLOORS = ("pixels", "mean", "filters", "retrieval", "frequent", "frequent_organ")
 Kind = Literal["echocare", "scratch", "backbone", "floor"]
 
 

@@ -14,6 +14,7 @@ import torch
 
 from echocare_hf.data.labelled import LabelledData, Sample
 from echocare_hf.data.labelled.record import DrawnMask
+from echocare_hf.reports.pairs import ReportData, ReportPair
 
 PACKAGES = (
     "echocare-hf",
@@ -71,7 +72,7 @@ def weights_hash(place: str) -> str:
     raise ValueError(f"{place}: holds no weights ({' or '.join(WEIGHTS)}); save the model again")
 
 
-def data_hash(data: LabelledData) -> str:
+def data_hash(data: LabelledData | ReportData) -> str:
     """sha256 of the fingerprints of all images and of all labels, whatever the order and the place of the files."""
     return digest(sorted(_line(sample) for sample in data.samples))
 
@@ -84,7 +85,12 @@ def split_hash(parts: Mapping[str, Sequence[Sample]]) -> str:
 def _line(sample: Sample) -> str:
     masks = [_mask(mask) for mask in sample.mask]
     targets = sorted(sample.targets.items())
-    labels = (sample.label, targets, sample.boxes, sample.keypoints, sample.labelled_classes, sample.quality, masks)
+    labels: tuple[Any, ...] = (
+        *(sample.label, targets, sample.boxes, sample.keypoints, sample.labelled_classes, sample.quality, masks),
+    )
+    if isinstance(sample, ReportPair):
+        stated = sorted(sample.findings.items())
+        labels += (sample.report, sample.organ, sample.indication, sample.views, stated, sample.language)
     return f"{sample.name}\t{' '.join(sample.digests)}\t{labels!r}"
 
 

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echocare_hf.finetuning import FinetuneArguments
-
 from .contenders import Contender, contender
 from .measures import check_packages
 from .store import Trial, cases_of, read_trial, trials_of, whole
-from .subjects import Subject, floors_of
+from .subjects import Arguments, Subject, floors_of
 from .tables import markdown, write_results
 from .trial import Bench, run_trial
 
-ArgumentsOf = Callable[[Contender, int], FinetuneArguments]
+ArgumentsOf = Callable[[Contender, int], Arguments]
 CommandOf = Callable[[Contender, int], list[str]]
 
 
@@ -31,7 +29,7 @@ class Session:
         contenders: those of the command line, in its order.
         seeds: of the trials.
         output: folder of results.
-        arguments_of: the arguments of fine-tuning of a contender and a seed.
+        arguments_of: the arguments of fine-tuning, or of a report generator, of a contender and a seed.
         command_of: the command that runs one trial in a process of its own.
         jobs: trials at a time.
         pretrained: whether timm is asked for its weights.

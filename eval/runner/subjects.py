@@ -9,9 +9,13 @@ import yaml
 
 from echocare_hf.data.labelled import LabelledData
 from echocare_hf.finetuning import FinetuneArguments
+from echocare_hf.reports.arguments import ReportArguments
 from tasks import TASKS, ULTRABENCH
 
 from .headlines import REMARKS, Headline, benchmark_headlines
+
+Arguments = FinetuneArguments | ReportArguments
+"""Of fine-tuning, or of the training of a report generator."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Subject:
 
     Attributes:
         key: name of its folder of results.
-        task: the task of fine-tuning that trains on it.
+        task: the task of fine-tuning that trains on it, or "report".
         title: what a table is called.
         metrics: folders in eval/metrics that are measured beside the task's own metrics.
         headlines: what the tables show, the metric that models are compared by first.
@@ -39,7 +43,7 @@ class Subject:
     title: str
     metrics: tuple[str, ...]
     headlines: tuple[Headline, ...]
-    read: Callable[[FinetuneArguments], LabelledData] = field(repr=False)
+    read: Callable[[Arguments], LabelledData] = field(repr=False)
     check: Callable[[LabelledData], tuple[str, ...]] = field(repr=False)
     split: str
     floors: tuple[str, ...]
@@ -54,14 +58,18 @@ FLOORS = {
     "video": ("pixels", "mean"),
     "regression": ("mean",),
     "enhancement": ("filters",),
+    "report": ("retrieval", "frequent", "frequent_organ"),
 }
 """Floors of a task; which of them serve depends on the labels, see `floors_of`."""
 
 
 def floors_of(task: str, data: LabelledData) -> tuple[str, ...]:
     """The floors that can be measured on these data: a mean where values are measured, pixels where there is one class an image, filters
-    where better images are known."""
+    where better images are known, the most frequent report of the organ where there are several."""
     fitting = {
+        "retrieval": True,
+        "frequent": True,
+        "frequent_organ": len({getattr(sample, "organ", "") for sample in data.samples}) > 1,
         "mean": bool(data.target_names),
         "pixels": not data.target_names and not data.multi_label,
         "filters": not data.unpaired,
@@ -77,7 +85,7 @@ def benchmark(key: str, reader_options: Mapping[str, Any]) -> Subject:
         reader_options: of its own reader, such as `fold`.
 
     Raises:
-        ValueError: for a key that there is not, with those that are spelled like it, and for a benchmark that cannot be fine-tuned.
+        ValueError: for a key that there is not, with those that are spelled like it.
     """
     if own := {"folder", "strict"} & set(reader_options):
         raise ValueError(f"--reader {own.pop()}: is no option of a reader; leave it out")
@@ -87,13 +95,8 @@ def benchmark(key: str, reader_options: Mapping[str, Any]) -> Subject:
         advice = f"did you mean {' or '.join(near)}?" if near else "choose another"
         raise ValueError(f"--task {key}: there is no such benchmark; {advice} There are {', '.join(known)}")
     task = known[key]
-    if task.task == "report":
-        raise ValueError(
-            f"--task {key}: reports come from another model, which training/report.py trains; this command has "
-            f"{', '.join(name for name, other in TASKS.items() if other.task != 'report')}"
-        )
 
-    def read(arguments: FinetuneArguments) -> LabelledData:
+    def read(arguments: Arguments) -> LabelledData:
         try:
             return task.read(arguments.data, strict=arguments.strict, **reader_options)
         except TypeError as error:

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from eval.statistics import adaptation_steps, spread
 
 from .calibration import calibrate
-from .case_metrics import headline_case_metric, values_by_case
+from .case_metrics import headline_case_metric, measured_column, values_by_case
 from .comparisons import case_metric, compare_cases, compare_trials
 from .headlines import Headline, direction, lower_is_better
 from .store import Trial
@@ -23,6 +23,7 @@ from .subjects import Subject
 PARTS = ("validation", "test")
 DRAWS = 1_000  # resamples and permutations of subgroups
 WHO = ("source", "random_weights", "weights_sha256", "train_share")  # settings that say who is trained, not how
+WORST_TEXTS = 5
 COMPARED = 2  # metrics of cases that models are compared in
 
 
@@ -65,6 +66,7 @@ def summarize(subject: Subject, trials: Sequence[Trial]) -> dict[str, Any]:
         "notes": notes,
         "calibration": _calibration(by_slug, names),
         "subgroups": _subgroups(next(iter(by_slug.values()))[0], headlines[0].metric) if headlines else [],
+        "worst_texts": _worst_texts(next(iter(by_slug.values()))[0]),
         "differences_from_the_paper": trials[0].record["provenance"]["differences_from_the_paper"],
         "provenance": {slug: [_origin(trial) for trial in found] for slug, found in by_slug.items()},
     }
@@ -186,6 +188,17 @@ def _subgroups(trial: Trial, metric: str) -> list[dict[str, Any]]:
         measured = headline_case_metric(test)
     table = by_subgroup(cases, measured, resamples=DRAWS, permutations=DRAWS)
     return [{**row, "small": bool(row["small"])} for row in table.to_dict("records")]
+
+
+def _worst_texts(trial: Trial) -> list[dict[str, Any]]:
+    """Of reports, the written and the generated text of the test cases that are least alike."""
+    cases = trial.cases()
+    if not {"written", "generated"} <= set(cases.columns):
+        return []
+    test = cases[cases["part"] == "test"]
+    column = measured_column(test)
+    worst = test if column is None else test.sort_values(column, kind="stable")
+    return worst[["case", "written", "generated"]].head(WORST_TEXTS).to_dict("records")
 
 
 def long_table(subject: Subject, trials: Sequence[Trial]) -> pd.DataFrame:

@@ -83,7 +83,7 @@ def markdown(key: str, entry: Mapping[str, Any], level: int = 2, details: bool =
     blocks = [f"{'#' * level} {entry['title']}", main_table(entry), *_remarks(entry), _tests(entry), _intervals(entry)]
     blocks += [_calibration(entry)]
     if details:
-        blocks += [_subgroups(entry), _all_metrics(entry), _origin(entry)]
+        blocks += [_subgroups(entry), _worst_texts(entry), _all_metrics(entry), _origin(entry)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -229,6 +229,15 @@ def _subgroups(entry: Mapping[str, Any]) -> str:
         for row in rows
     ]
     return f"Subgroups, {entry['contenders'][0]['name']}, first trial:\n\n{as_table(header, lines)}"
+
+
+def _worst_texts(entry: Mapping[str, Any]) -> str:
+    rows = entry.get("worst_texts")
+    if not rows:
+        return ""
+    lines = [[" ".join(str(row[name]).replace("|", "/").split()) for name in row] for row in rows]
+    told = f"The reports that are least like the written ones, {entry['contenders'][0]['name']}, first trial:"
+    return f"{told}\n\n{as_table(['case', 'written', 'generated'], lines)}"
 
 
 def _all_metrics(entry: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from echocare_hf.finetuning.tasks.detection import Detection
 from echocare_hf.finetuning.tasks.enhancement import Enhancement
 from echocare_hf.finetuning.tasks.keypoints import Keypoints
 from echocare_hf.finetuning.tasks.segmentation import Segmentation
+from echocare_hf.reports.arguments import ReportArguments
 
 from . import backbones
 from .cases import Predictions, case_table
@@ -25,6 +26,7 @@ from .contact import keep_worst
 from .contenders import Contender
 from .measures import folders_of, measure
 from .provenance import data_hash, machine, now, split_hash, versions
+from .report_trial import RETRIEVAL_ENCODER, report_trial
 from .store import (
     Trial,
     finished_trial,
@@ -36,7 +38,7 @@ from .store import (
     work_folder,
     write_trial,
 )
-from .subjects import Subject
+from .subjects import Arguments, Subject
 
 UNSET = ("data", "output", "resume", "seed", "model", "metadata")
 """Arguments that may differ between the trials of one table: where things are, and the seed."""
@@ -66,11 +68,12 @@ class Bench:
     def data_sha256(self) -> str:
         return data_hash(self.data)
 
-    def settings(self, contender: Contender, arguments: FinetuneArguments) -> dict[str, Any]:
+    def settings(self, contender: Contender, arguments: Arguments) -> dict[str, Any]:
         """What all trials of a contender have in common, seed apart: a trial with others is another experiment."""
         values = {name: value for name, value in asdict(arguments).items() if name not in UNSET}
         if contender.kind == "floor":  # no recipe, no schedule
-            values = {name: values[name] for name in ("split_seed", "fractions", "image_size", "resize_mode")}
+            known = ("split_seed", "fractions", "image_size", "resize_mode", "max_images")
+            values = {name: values[name] for name in known if name in values}
         described = contender.describe(self.pretrained)
         told = {name: described.get(name) for name in ("source", "random_weights", "weights_sha256")}
         return {"task": self.subject.task, "data_sha256": self.data_sha256, **told, **values}
@@ -79,13 +82,13 @@ class Bench:
         return trial_folder(self.output, self.subject.key, contender.slug, seed)
 
 
-def run_trial(bench: Bench, contender: Contender, arguments: FinetuneArguments) -> tuple[Trial, bool]:
+def run_trial(bench: Bench, contender: Contender, arguments: Arguments) -> tuple[Trial, bool]:
     """Runs a trial, unless it is finished; one that was cut off goes on where its last epoch ended.
 
     Args:
         bench: the subject with its data.
         contender: who is measured.
-        arguments: of fine-tuning, `seed` and `split_seed` among them; `model` and `output` are set here.
+        arguments: of its task, `seed` and `split_seed` among them; `model` and `output` are set here.
 
     Returns:
         The trial, and whether it was there already.
@@ -95,8 +98,9 @@ def run_trial(bench: Bench, contender: Contender, arguments: FinetuneArguments) 
             seed, with other settings.
     """
     folder = bench.folder(contender, arguments.seed)
+    model = RETRIEVAL_ENCODER if contender.source == "retrieval" else contender.model
     arguments = replace(
-        arguments, model=contender.model, output=str(folder), train_share=arguments.train_share * contender.train_share
+        arguments, model=model, output=str(folder), train_share=arguments.train_share * contender.train_share
     )
     settings = bench.settings(contender, arguments)
     with one_at_a_time(folder):
@@ -105,12 +109,28 @@ def run_trial(bench: Bench, contender: Contender, arguments: FinetuneArguments) 
         there = finished_trial(folder, settings)
         if there is not None:
             return there, True
-        return _run(bench, contender, arguments, settings, folder), False
+        if isinstance(arguments, ReportArguments):
+            _report(bench, contender, arguments, settings, folder)
+        else:
+            _run(bench, contender, arguments, settings, folder)
+        shutil.rmtree(work_folder(folder), ignore_errors=True)
+        finished = read_trial(folder)
+        assert finished is not None
+        return finished, False
+
+
+def _report(
+    bench: Bench, contender: Contender, arguments: ReportArguments, settings: Mapping[str, Any], folder: Path
+) -> None:
+    record, cases, parts = report_trial(
+        contender, bench.data, arguments, settings, work_folder(folder), bench.pretrained
+    )
+    write_trial(folder, record | _identity(bench, contender, arguments, parts, "score", settings), cases)
 
 
 def _run(
     bench: Bench, contender: Contender, arguments: FinetuneArguments, settings: Mapping[str, Any], folder: Path
-) -> Trial:
+) -> None:
     start = time.monotonic()
     job = open_job(bench.subject.task, arguments, bench.data)  # type: ignore[arg-type]
     if contender.kind == "floor":
@@ -119,12 +139,9 @@ def _run(
         predictions, own, trainer, extra = _trained(job, bench, contender, work_folder(folder), settings)
     measured = measure(job, folders_of(job, bench.subject.metrics), predictions)
     metrics = {part: own[part] | measured[part] for part in predictions}
-    record = run_record(job, metrics, trainer, start) | extra | _identity(bench, contender, job, settings)
+    identity = _identity(bench, contender, arguments, job.parts, job.task.best_metric, settings)
+    record = run_record(job, metrics, trainer, start) | extra | identity
     write_trial(folder, record, case_table(job, predictions), partial(_with_pictures, job, predictions))
-    shutil.rmtree(work_folder(folder), ignore_errors=True)
-    finished = read_trial(folder)
-    assert finished is not None
-    return finished
 
 
 def _with_pictures(job: Job, predictions: Predictions, cases: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -189,28 +206,35 @@ def _floor(job: Job, name: str) -> Parts:
     return predictions, metrics, None, extra
 
 
-def _identity(bench: Bench, contender: Contender, job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of who was measured on what, beside what fine-tuning records."""
+def _identity(
+    bench: Bench,
+    contender: Contender,
+    arguments: Arguments,
+    parts: Mapping[str, list[Any]],
+    best_metric: str,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a record says of who was measured on what, beside what training records."""
     return {
         "key": bench.subject.key,
-        "seed": job.arguments.seed,
+        "seed": arguments.seed,
         "model": contender.name,
         "train_share": contender.train_share,
         "kind": contender.kind,
         "settings": dict(settings),
-        "class_names": list(job.data.class_names),
-        "multi_label": job.data.multi_label,
-        "target_names": list(job.data.target_names),
-        "target_units": list(job.data.target_units),
-        "best_metric": job.task.best_metric,
+        "class_names": list(bench.data.class_names),
+        "multi_label": bench.data.multi_label,
+        "target_names": list(bench.data.target_names),
+        "target_units": list(bench.data.target_units),
+        "best_metric": best_metric,
         "provenance": {
             "model": contender.describe(bench.pretrained),
             "data_sha256": bench.data_sha256,
             "split": bench.subject.split,
-            "split_sha256": split_hash(job.parts),
-            "measured_sha256": split_hash({part: job.parts[part] for part in ("validation", "test")}),
-            "cpu_minutes": None if contender.kind == "floor" else job.arguments.cpu_minutes,
-            "split_sizes": {part: len(samples) for part, samples in job.parts.items()},
+            "split_sha256": split_hash(parts),
+            "measured_sha256": split_hash({part: parts[part] for part in ("validation", "test")}),
+            "cpu_minutes": None if contender.kind == "floor" else arguments.cpu_minutes,
+            "split_sizes": {part: len(samples) for part, samples in parts.items()},
             "differences_from_the_paper": list(bench.differences),
             "versions": versions(),
             "machine": machine(),

@@ -12,12 +12,12 @@ byte order mark, two images a report, `Thyroid_report`, `new_Thyroid2.json`; and
 Assumed: a report is a patient. `labels` are cluster numbers of the authors' method without names and are not read.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echocare_hf.data.labelled import LabelledData, Sample
+from echocare_hf.data.labelled import LabelledData
 from echocare_hf.data.labelled.record import SplitName
+from echocare_hf.reports.pairs import ReportPair
 
 from .common import BenchmarkTask, Counts, complete
 from .layout import find_root, folders_of, need, place, read_json
@@ -38,21 +38,8 @@ PAPER = Counts(
 )
 
 
-@dataclass(frozen=True)
-class ReportSample(Sample):
-    """An example of report generation.
-
-    Attributes:
-        organ: "liver", "breast" or "thyroid".
-        report: the findings, Chinese text.
-    """
-
-    organ: str = ""
-    report: str = ""
-
-
 def read(folder: Path, *, strict: bool = True, organ: str | None = None) -> LabelledData:
-    """USData as its authors publish it; its `task` is "report" and its samples are `ReportSample`.
+    """USData as its authors publish it; its `task` is "report" and its samples are `ReportPair`.
 
     Args:
         organ: one of `ORGANS`; all three if None.
@@ -65,7 +52,7 @@ def read(folder: Path, *, strict: bool = True, organ: str | None = None) -> Labe
     return complete(LabelledData(str(root), "report", samples), strict)  # type: ignore[arg-type]
 
 
-def _reports(root: Path, organ: str) -> list[ReportSample]:
+def _reports(root: Path, organ: str) -> list[ReportPair]:
     table, folders = ORGANS[organ]
     path = need(root, table, f"the reports on {organ}")
     content = read_json(path)
@@ -79,7 +66,7 @@ def _reports(root: Path, organ: str) -> list[ReportSample]:
     return samples
 
 
-def _report(entry: Any, where: str, images: Path, organ: str, split: SplitName) -> ReportSample:
+def _report(entry: Any, where: str, images: Path, organ: str, split: SplitName) -> ReportPair:
     missing = [key for key in ("uid", "finding", "image_path") if not isinstance(entry, dict) or not entry.get(key)]
     if missing:
         raise ValueError(f"{where} has no {missing[0]}; use the file as published")
@@ -90,7 +77,7 @@ def _report(entry: Any, where: str, images: Path, organ: str, split: SplitName) 
         )
     files = tuple(str(_image(images, path, where)) for path in paths)
     name = f"{organ}/{entry['uid']}"
-    return ReportSample(
+    return ReportPair(
         name=name,
         images=files,
         group=name,
@@ -98,6 +85,7 @@ def _report(entry: Any, where: str, images: Path, organ: str, split: SplitName) 
         attributes={"organ": organ},
         organ=organ,
         report=report.strip(),
+        language="zh",
     )
 
 

@@ -217,7 +217,7 @@ def test_results_go_into_the_card_beside_what_stands_there(ddti, checkpoint, tmp
     ("options", "words"),
     [
         (["--task", "dti"], ("did you mean ddti", "usenhance")),
-        (["--task", "usreport", "--data", "."], ("usreport", "reports")),
+        (["--task", "usreport", "--data", "empty"], ("empty", "was expected")),
         (["--task", "ddti"], ("--data is needed",)),
         (["--task", "ddti", "--data", "nowhere"], ("nowhere", "ddti")),
         (["--task", "ddti", "--data", "empty"], ("empty", "was expected")),

@@ -6,6 +6,7 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .common import mean_known
 from .text_tokens import TOKENIZERS, check_language, tokens
@@ -39,7 +40,7 @@ def report_text_metrics(predictions: Sequence[str], references: Sequence[str], l
     check_language(language)
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references: give one of each a report")
-    stem = _english_stem if language == "en" else None
+    stem = report_stem(language)
     found: dict[str, float] = {}
     for tokenizer in TOKENIZERS[language]:
         generated, written = ([tokens(text, tokenizer) for text in texts] for texts in (predictions, references))
@@ -74,18 +75,31 @@ def bleu(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str
     """
     if not len(references):
         return [float("nan")] * ORDERS
-    right, given = np.zeros(ORDERS), np.zeros(ORDERS)
-    for generated, written in zip(predictions, references, strict=True):
-        for order in range(1, ORDERS + 1):
-            runs, wanted = _runs(generated, order), _runs(written, order)
-            right[order - 1] += (runs & wanted).total()
-            given[order - 1] += runs.total()
-    lengths = sum(map(len, predictions)), sum(map(len, references))
-    if not lengths[0]:
+    return bleu_of_counts(np.sum([bleu_counts(*pair) for pair in zip(predictions, references, strict=True)], axis=0))
+
+
+def bleu_counts(prediction: Sequence[str], reference: Sequence[str]) -> NDArray[np.int64]:
+    """What `bleu` counts of one text, so that the BLEU of any choice of cases is made from sums.
+
+    Returns:
+        `(ORDERS + 1, 2)`: of runs of 1 to 4 tokens those that the written text holds as often and all generated ones; then the tokens of
+        the generated and of the written text.
+    """
+    counts = []
+    for order in range(1, ORDERS + 1):
+        runs, wanted = _runs(prediction, order), _runs(reference, order)
+        counts.append(((runs & wanted).total(), runs.total()))
+    return np.array([*counts, (len(prediction), len(reference))], dtype=np.int64)
+
+
+def bleu_of_counts(counts: NDArray[np.int64]) -> list[float]:
+    """BLEU-1 to BLEU-4 of the sum of `bleu_counts` over the texts of a set."""
+    generated, written = counts[ORDERS]
+    if not generated:
         return [0.0] * ORDERS
-    penalty = min(1.0, float(np.exp(1 - lengths[1] / lengths[0])))
+    penalty = min(1.0, float(np.exp(1 - written / generated)))
     with np.errstate(divide="ignore"):
-        logarithms = np.log(right / np.maximum(given, 1))
+        logarithms = np.log(counts[:ORDERS, 0] / np.maximum(counts[:ORDERS, 1], 1))
     return [float(penalty * np.exp(logarithms[:order].mean())) for order in range(1, ORDERS + 1)]
 
 
@@ -172,6 +186,11 @@ def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
         same = row & places.get(word, 0)
         row = ((row + same) | (row - same)) & everywhere
     return len(first) - row.bit_count()
+
+
+def report_stem(language: str) -> Callable[[str], str] | None:
+    """What makes a word its stem in METEOR of reports: Porter's second stemmer in English; None for Chinese, which has no stems."""
+    return _english_stem if language == "en" else None
 
 
 def _english_stem(word: str) -> str:

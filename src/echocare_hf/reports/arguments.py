@@ -46,6 +46,10 @@ class ReportArguments:
     fractions: list[float] = field(
         default_factory=lambda: [0.7, 0.15, 0.15], metadata={"help": "shares of train, validation and test"}
     )
+    train_share: float = field(
+        default=1.0,
+        metadata={"help": "share of the training part to learn from, group by group: for label efficiency"},
+    )
 
     images: str | None = field(default=None, metadata={"help": "folder of the images, if it is not that of the data"})
     columns: list[str] = field(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from transformers import set_seed
 
-from echocare_hf.data.splits import split_by_group
+from echocare_hf.data.splits import share_of, split_by_group
 from echocare_hf.finetuning.models import PRESETS
 from echocare_hf.finetuning.prepared import PreparedData
 
@@ -31,6 +31,7 @@ class ReportJob:
         sets: the same as tensors.
         task: of fine-tuning.
         model, processor: the generator.
+        is_random: whether the encoder starts from random weights.
         is_trained: whether it was one before, with a findings head that has learned.
     """
 
@@ -41,12 +42,8 @@ class ReportJob:
     task: ReportTask
     model: Any
     processor: Any
+    is_random: bool
     is_trained: bool = False
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the encoder starts from random weights."""
-        return self.arguments.model in PRESETS
 
     def targets(self, part: str) -> np.ndarray:
         """`(pairs, findings)`: 1 present, 0 absent, -1 unknown."""
@@ -54,19 +51,21 @@ class ReportJob:
         return np.array(rows, dtype=int).reshape(len(rows), len(self.task.findings))
 
 
-def open_report_job(arguments: ReportArguments, work: Path) -> ReportJob:
+def open_report_job(arguments: ReportArguments, work: Path, data: ReportData | None = None) -> ReportJob:
     """Reads, checks and splits the pairs, makes the generator, and seeds all random numbers.
 
     Args:
         arguments: of the run.
         work: folder of the unfinished run, where phantom exams are written to.
+        data: what was read already, such as a benchmark by its own reader; None to read what the arguments name.
 
     Raises:
         ValueError: for data or arguments that do not serve, in one line.
     """
     set_seed(arguments.seed)
-    data = _data(arguments, work)
-    print(data.summary(), flush=True)
+    if data is None:
+        data = _data(arguments, work)
+        print(data.summary(), flush=True)
     seed = arguments.seed if arguments.split_seed is None else arguments.split_seed
     # The findings of a report are balanced over the parts like classes.
     names = sorted({name for pair in data.pairs for name, label in pair_findings(pair).items() if label == "present"})
@@ -78,8 +77,14 @@ def open_report_job(arguments: ReportArguments, work: Path) -> ReportJob:
     split = split_by_group(labelled, (train, validation, test), seed)
     print(split.report(), flush=True)
     parts = {name: [data.pairs[index] for index in getattr(split, name)] for name in PARTS}
-    if not parts["validation"]:
-        raise ValueError(f"{data.source}: has no validation part; give it a share with --fractions")
+    for name in ("train", "validation"):
+        if not parts[name]:
+            raise ValueError(f"{data.source}: has no {name} part; give it a share with --fractions")
+    if arguments.train_share < 1:
+        places = {pair.name: index for index, pair in enumerate(data.pairs)}
+        chosen = share_of([labelled[places[pair.name]] for pair in parts["train"]], arguments.train_share, seed)
+        print(f"{len(chosen)} of {len(parts['train'])} training reports, as --train_share says", flush=True)
+        parts["train"] = [data.pairs[places[pair.name]] for pair in chosen]
     model, processor, is_trained = open_generator(arguments, parts["train"])
     data, parts["train"] = _learnable(data, parts["train"], processor, arguments)
     task = ReportTask(data, processor, arguments, model.config.findings or [])
@@ -87,7 +92,7 @@ def open_report_job(arguments: ReportArguments, work: Path) -> ReportJob:
         name: PreparedData(task, pairs, arguments.seed if name == "train" else None).prepare_all(name)
         for name, pairs in parts.items()
     }
-    return ReportJob(arguments, data, parts, sets, task, model, processor, is_trained)
+    return ReportJob(arguments, data, parts, sets, task, model, processor, arguments.model in PRESETS, is_trained)
 
 
 def _data(arguments: ReportArguments, work: Path) -> ReportData:

@@ -12,7 +12,6 @@ import torch
 import transformers
 
 import echocare_hf
-from echocare_hf.finetuning.head_start import HeadStart
 from echocare_hf.finetuning.prepared import PreparedData
 from echocare_hf.finetuning.record import rounded, short_name, without_directories
 from echocare_hf.metrics.classification import classification_metrics
@@ -23,6 +22,7 @@ from .copying import copying_metrics, nearest_report
 from .draft import DraftReport
 from .evaluation import flag_metrics, report_metrics, report_score
 from .findings import package_rules
+from .fitting import FittedReports
 from .job import PARTS, ReportJob
 from .trainer import ReportTrainer
 
@@ -93,23 +93,12 @@ def assess_generator(
     return result
 
 
-def report_record(
-    job: ReportJob,
-    result: dict[str, Any],
-    trainer: ReportTrainer,
-    thresholds: FindingThresholds,
-    start: float,
-    begun: HeadStart,
-) -> dict[str, Any]:
-    """What metrics.json holds; no path of the machine is in it.
+def run_facts(job: ReportJob, start: float) -> dict[str, Any]:
+    """Data, arguments, cost and versions of a run, for metrics.json; no path of the machine is in it.
 
     Args:
         job: the run.
-        result: of `assess_generator`.
-        trainer: after training.
-        thresholds: of the findings.
         start: `time.monotonic()` at the beginning.
-        begun: the generator before it saw images.
     """
     arguments = job.arguments
     told = asdict(arguments)
@@ -118,7 +107,6 @@ def report_record(
     for name in ("output", "images"):
         told[name] = Path(told[name]).resolve().name if told[name] else told[name]
     problems = [without_directories(line, arguments.data) if arguments.data else line for line in job.data.problems]
-    model: Any = trainer.model
     return {
         "task": "report",
         "arguments": told,
@@ -131,17 +119,7 @@ def report_record(
         "problems": problems,
         "findings": job.task.findings,
         "finding_rules": package_rules().version,
-        "thresholds": thresholds.to_dict(),
-        **result,
-        "start_score": _number(begun.metric),
-        "best_score": _number(trainer.state.best_metric),
-        "epochs": round(trainer.state.epoch or 0, 2),
-        "steps": trainer.state.global_step,
-        "training_seconds": round(trainer.progress.seconds(), 1),
         "total_seconds": round(time.monotonic() - start, 1),
-        "precision": "bf16" if trainer.args.bf16 else "fp32",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "vocabulary": len(job.processor.tokenizer),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "threads": torch.get_num_threads(),
         "versions": {
@@ -149,6 +127,23 @@ def report_record(
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
+    }
+
+
+def training_facts(job: ReportJob, fitted: FittedReports) -> dict[str, Any]:
+    """What metrics.json holds of the training itself."""
+    trainer = fitted.trainer
+    model: Any = trainer.model
+    return {
+        "thresholds": fitted.thresholds.to_dict(),
+        "start_score": _number(fitted.start.metric),
+        "best_score": _number(trainer.state.best_metric),
+        "epochs": round(trainer.state.epoch or 0, 2),
+        "steps": trainer.state.global_step,
+        "training_seconds": round(trainer.progress.seconds(), 1),
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocabulary": len(job.processor.tokenizer),
         "history": [rounded(entry) for entry in trainer.state.log_history if "eval_loss" in entry],
     }
 
@@ -198,4 +193,4 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 5)
 
 
-__all__ = ["assess_generator", "job_features", "report_record"]
+__all__ = ["assess_generator", "job_features", "run_facts", "training_facts"]
