@@ -147,11 +147,10 @@ def substitute_in_reports(job: ReportJob, name: str, pretrained: bool) -> None:
     config = copy.deepcopy(job.model.config)
     config.encoder = foreign_config(config.encoder, encoder.recipe, encoder.strides, encoder.channels)
     config.encoder_maps = min(config.encoder_maps, len(encoder.channels))
-    suppressed = job.model.generation_config
     transformers.set_seed(job.arguments.seed)
     model: Any = type("ForeignReportGeneration", (ForeignHead, EchoCareForReportGeneration), {})(config)
     model.encoder.echocare, encoder.config = encoder, config.encoder
-    model.generation_config = suppressed
+    model.generation_config = job.model.generation_config
     if job.arguments.freeze_encoder:
         encoder.requires_grad_(False)
     job.model, job.is_random = model.eval(), not pretrained

@@ -47,7 +47,7 @@ def _facts(job: Job, sample: Sample, part: str) -> Row:
         "case": sample.name,
         "group": sample.group,
         "part": part,
-        "image": _place(sample, job.arguments.data),
+        "image": image_place(sample, job.arguments.data),
         **sample.attributes,
     }
     if sample.size is not None:
@@ -58,7 +58,8 @@ def _facts(job: Job, sample: Sample, part: str) -> Row:
     return row
 
 
-def _place(sample: Sample, folder: str) -> str:
+def image_place(sample: Sample, folder: str) -> str:
+    """The first image of a case: its path below the data folder where it is there, else the whole path."""
     path, root = Path(str(sample.images[0])), Path(folder).resolve()
     return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else str(path)
 

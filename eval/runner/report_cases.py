@@ -1,7 +1,6 @@
 """A row a report: what is known of the examination, both texts, how alike they are, and what the metrics of a whole set count of it."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from echocare_hf.reports.languages import language_code, metric_language
 from echocare_hf.reports.pairs import ReportPair
 
 from .case_metrics import FINDING_COUNTS, run_columns
+from .cases import image_place
 
 Texts = Mapping[str, Sequence[str]]
 """The generated reports of the parts."""
@@ -35,19 +35,17 @@ def report_case_table(parts: Mapping[str, Sequence[ReportPair]], texts: Texts, f
         texts: what was generated for them.
         folder: of the data.
     """
-    root = Path(folder).resolve()
     rows = []
     for part, generated in texts.items():
         organs = {rule_organ(pair.organ) for pair in parts[part]}
         organ = organs.pop() if len(organs) == 1 else None
         for text, pair in zip(generated, parts[part], strict=True):
-            image = Path(str(pair.images[0])).resolve()
             rows.append(
                 {
                     "case": pair.name,
                     "group": pair.group,
                     "part": part,
-                    "image": image.relative_to(root).as_posix() if image.is_relative_to(root) else str(image),
+                    "image": image_place(pair, folder),
                     **pair.attributes,
                     **({"organ": pair.organ} if pair.organ else {}),
                     "language": pair.language,
