@@ -9,9 +9,11 @@ from huggingface_hub import EvalResult, ModelCard, metadata_load
 
 from echocare_hf.files import written_beside
 from echocare_hf.finetuning import TASKS
+from echocare_hf.reports.task import ReportTask
 
 from .headlines import direction
 
+PIPELINE_TAGS = {name: task.pipeline_tag for name, task in (*TASKS.items(), ("report", ReportTask))}
 SOURCE = "eval/run.py"
 """Marks the entries that this command wrote: they alone are replaced."""
 
@@ -88,7 +90,7 @@ def results_of(key: str, entry: Mapping[str, Any], slug: str) -> list[EvalResult
         spread = "" if deviation is None else f", standard deviation {deviation:.4f}"
         found.append(
             EvalResult(
-                task_type=TASKS[entry["task"]].pipeline_tag,
+                task_type=PIPELINE_TAGS[entry["task"]],
                 dataset_type=key,
                 dataset_name=entry["title"],
                 dataset_split="test",

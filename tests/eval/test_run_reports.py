@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
 import miniatures
@@ -24,6 +25,8 @@ from runner.contact import worst_sheet
 from runner.measures import load
 from runner.plots_results import all_results
 from runner.provenance import data_hash
+from runner.publish_index import publish
+from runner.tables import read_results
 from tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +91,15 @@ def test_the_row_with_its_models_floors_tests_and_intervals(measured, usreport):
         and worst["case"].partition("/")[0] in names_of_organs
     )
     assert str(usreport.parent) not in (measured / "results.json").read_text()
+
+
+def test_results_go_into_a_card(measured, tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Reports\n", encoding="utf-8")
+    entry = read_results(measured)["usreport"]
+    assert publish(tmp_path, "usreport", entry, "small") == len(entry["headlines"])
+    results = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert {result.task_type for result in results} == {"image-text-to-text"}
+    assert results[0].metric_type == "bleu_4_characters" and results[0].metric_args["seeds"] == [0, 1]
 
 
 @pytest.mark.parametrize("model", ["small", "tiny-random-weights", "resnet", "retrieval", "frequent_organ"])
