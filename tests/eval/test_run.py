@@ -296,7 +296,8 @@ def test_rows_of_the_suite_have_the_split_of_their_relatives(shared_data):
 
 def test_every_type_of_task_has_a_row():
     assert {row.task for row in proxy.ROWS.values()} == {
-        *("classification", "segmentation", "detection", "keypoints", "video", "regression", "enhancement")
+        *("classification", "segmentation", "detection", "keypoints", "video", "regression", "enhancement"),
+        "report",
     }
 
 

@@ -18,14 +18,18 @@ from huggingface_hub import ModelCard
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
 import miniatures
 import run
+from echocare_hf.data.splits import split_by_group
+from echocare_hf.reports.arguments import ReportArguments
 from echocare_hf.reports.baselines import most_frequent_reports
-from runner import comparisons, summary
+from reports import lung_pairs
+from runner import comparisons, proxy, summary
 from runner.case_metrics import case_statistic
 from runner.contact import worst_sheet
 from runner.measures import load
 from runner.plots_results import all_results
 from runner.provenance import data_hash
 from runner.publish_index import publish
+from runner.subjects import floors_of
 from runner.tables import read_results
 from tasks import TASKS
 
@@ -226,3 +230,14 @@ def test_wrong_input_ends_with_one_line(options, words, usreport, tmp_path, caps
     for word in words:
         assert word in told
     assert not list((tmp_path / "out").rglob("metrics.json"))
+
+
+def test_the_row_of_the_suite_has_the_pairs_and_the_split_of_eval_reports(shared_data):
+    subject = proxy.proxy_subject("report_pocovid")
+    data = subject.read(ReportArguments(data=str(shared_data / "lung_pocovid"), output="x"))
+    assert len(data) == len(lung_pairs(shared_data / "lung_pocovid")) == 108
+    assert all(len(pair.images) == 2 or len(pair.images) == 1 for pair in data.samples) and not data.problems
+    assert floors_of("report", data) == ("retrieval", "frequent")
+    parts = split_by_group(data.samples, seed=0)
+    groups = [{data.samples[index].group for index in part} for part in (parts.train, parts.validation, parts.test)]
+    assert not groups[0] & groups[2] and not groups[0] & groups[1] and not groups[1] & groups[2]
