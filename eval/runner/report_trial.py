@@ -5,19 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from echocare_hf.finetuning import open_work_folder, rounded
-from echocare_hf.metrics.classification import classification_metrics
 from echocare_hf.reports.arguments import ReportArguments
 from echocare_hf.reports.baselines import most_frequent_reports, nearest_reports
 from echocare_hf.reports.copying import copying_metrics
-from echocare_hf.reports.draft import DraftReport
-from echocare_hf.reports.evaluation import flag_metrics, report_metrics
+from echocare_hf.reports.evaluation import report_metrics
 from echocare_hf.reports.fitting import fit_reports
-from echocare_hf.reports.job import ReportJob, open_report_job
+from echocare_hf.reports.job import PARTS, ReportJob, open_report_job
 from echocare_hf.reports.pairs import ReportData
-from echocare_hf.reports.results import job_features, run_facts, training_facts
+from echocare_hf.reports.results import check_metrics, job_features, run_facts, training_facts
 
 from . import backbones
 from .contenders import Contender
@@ -26,7 +22,7 @@ from .store import keep_settings
 
 RETRIEVAL_ENCODER = "echocare-tiny"
 """Whose frozen features the nearest neighbour of the floor "retrieval" is by."""
-MEASURED = ("validation", "test")
+MEASURED = PARTS[1:]
 
 
 def report_trial(
@@ -80,20 +76,10 @@ def _trained(
         if job.parts[part]:
             drafts = fitted.trainer.drafts(job.sets[part], fitted.thresholds)
             texts[part] = [draft.text for draft in drafts]
-            own[part] = _checks(job, part, drafts)
+            own[part] = check_metrics(job, part, drafts)
     facts = training_facts(job, fitted)
     facts["head_start"] = {"validation": {"score": facts.pop("start_score")}, "kept": fitted.kept}
     return texts, own, facts
-
-
-def _checks(job: ReportJob, part: str, drafts: list[DraftReport]) -> dict[str, float]:
-    names = job.task.findings
-    if not names:
-        return {}
-    targets = job.targets(part)
-    shares = np.array([[draft.probabilities[name] for name in names] for draft in drafts])
-    head = classification_metrics(shares, targets, names, "multi_label_classification")
-    return {f"head_{name}": value for name, value in head.items()} | flag_metrics(drafts, names, targets)
 
 
 def _floor(job: ReportJob, name: str) -> Texts:

@@ -81,10 +81,9 @@ def open_report_job(arguments: ReportArguments, work: Path, data: ReportData | N
         if not parts[name]:
             raise ValueError(f"{data.source}: has no {name} part; give it a share with --fractions")
     if arguments.train_share < 1:
-        places = {pair.name: index for index, pair in enumerate(data.pairs)}
-        chosen = share_of([labelled[places[pair.name]] for pair in parts["train"]], arguments.train_share, seed)
+        chosen = {pair.name for pair in share_of([labelled[row] for row in split.train], arguments.train_share, seed)}
         print(f"{len(chosen)} of {len(parts['train'])} training reports, as --train_share says", flush=True)
-        parts["train"] = [data.pairs[places[pair.name]] for pair in chosen]
+        parts["train"] = [pair for pair in parts["train"] if pair.name in chosen]
     model, processor, is_trained = open_generator(arguments, parts["train"])
     data, parts["train"] = _learnable(data, parts["train"], processor, arguments)
     task = ReportTask(data, processor, arguments, model.config.findings or [])

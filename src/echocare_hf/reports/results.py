@@ -77,12 +77,7 @@ def assess_generator(
         if len({pair.organ for pair in training}) > 1:
             texts[FREQUENT_OF_ORGAN] = most_frequent_reports(training, pairs, per_organ=True)
         table = {method: report_metrics(answers, pairs) for method, answers in texts.items()}
-        if job.task.findings:
-            targets = job.targets(part)
-            shares = np.array([[draft.probabilities[name] for name in job.task.findings] for draft in drafts])
-            head = classification_metrics(shares, targets, job.task.findings, "multi_label_classification")
-            table[GENERATOR] |= {f"head_{name}": value for name, value in head.items()}
-            table[GENERATOR] |= flag_metrics(drafts, job.task.findings, targets)
+        table[GENERATOR] |= check_metrics(job, part, drafts)
         result[part] = {method: rounded(values) for method, values in table.items()}
         languages = [pair.language for pair in pairs]
         copied = {GENERATOR: texts[GENERATOR], "written reports": [pair.report for pair in pairs]}
@@ -91,6 +86,17 @@ def assess_generator(
         }
         result["examples"] = _examples(job, part, drafts, near, places, known)
     return result
+
+
+def check_metrics(job: ReportJob, part: str, drafts: Sequence[DraftReport]) -> dict[str, float]:
+    """What the findings head (`head_...`) and the flags of drafts are worth, see `flag_metrics`; nothing without such a head."""
+    names = job.task.findings
+    if not names:
+        return {}
+    targets = job.targets(part)
+    shares = np.array([[draft.probabilities[name] for name in names] for draft in drafts])
+    head = classification_metrics(shares, targets, names, "multi_label_classification")
+    return {f"head_{name}": value for name, value in head.items()} | flag_metrics(drafts, names, targets)
 
 
 def run_facts(job: ReportJob, start: float) -> dict[str, Any]:
@@ -193,4 +199,4 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 5)
 
 
-__all__ = ["assess_generator", "job_features", "run_facts", "training_facts"]
+__all__ = ["assess_generator", "check_metrics", "job_features", "run_facts", "training_facts"]
