@@ -19,8 +19,9 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
 import miniatures
 import run
-from runner import comparisons, proxy, summary
+from runner import proxy
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--epochs", "1", "--image_size", "32", "--batch_size", "4", "--bf16", "false", "--no-draw"]
 
@@ -33,12 +34,6 @@ def ddti(tmp_path_factory):
 @pytest.fixture(scope="module")
 def busbra(tmp_path_factory):
     return miniatures.make_miniature("busbra", tmp_path_factory.mktemp("miniature") / "busbra")
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch):
-    monkeypatch.setattr(summary, "DRAWS", 20)
-    monkeypatch.setattr(comparisons, "RESAMPLES", 20)
 
 
 def results(output):

@@ -13,9 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
 import miniatures
 import run
-from runner import comparisons, summary
 from tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 NEEDS = {"thyroid_cineclip": "h5py", "sysu_fll_ceus": "av", "camus": "SimpleITK"}
 SMALL = ["--epochs", "1", "--image_size", "32", "--batch_size", "4", "--bf16", "false", "--no-draw"]
 EXPECTED = {
@@ -57,12 +57,6 @@ EXPECTED = {
     ),
     "thyroid_detection": (("ap50_rectangle", "ap_rectangle"), ("surest_iou", "iou", "score"), None),
 }
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch):
-    monkeypatch.setattr(summary, "DRAWS", 20)
-    monkeypatch.setattr(comparisons, "RESAMPLES", 20)
 
 
 def test_every_benchmark_that_can_be_fine_tuned_is_here():

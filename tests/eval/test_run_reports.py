@@ -22,7 +22,7 @@ from echocare_hf.data.splits import split_by_group
 from echocare_hf.reports.arguments import ReportArguments
 from echocare_hf.reports.baselines import most_frequent_reports
 from reports import lung_pairs
-from runner import comparisons, proxy, summary
+from runner import proxy
 from runner.case_metrics import case_statistic
 from runner.contact import worst_sheet
 from runner.measures import load
@@ -33,6 +33,7 @@ from runner.subjects import floors_of
 from runner.tables import read_results
 from tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("few_draws")
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--image_size", "32", "--batch_size", "4", "--bf16", "false", "--text_steps", "30", "--max_tokens", "48"]
 SMALL = [*SMALL, "--candidates", "3", "--epochs", "2", "--no-draw"]
@@ -45,12 +46,6 @@ pytest.importorskip("jieba", reason="jieba, which cuts Chinese into words, is no
 @pytest.fixture(scope="module")
 def usreport(tmp_path_factory):
     return miniatures.make_miniature("usreport", tmp_path_factory.mktemp("miniature") / "usreport")
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch):
-    monkeypatch.setattr(summary, "DRAWS", 20)
-    monkeypatch.setattr(comparisons, "RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")
