@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from echocare_hf.data.labelled import read_labelled
+from echocare_hf.data.labelled.record import SPLIT_NAMES
 from echocare_hf.data.splits import split_by_group
 
 PRESETS = ("tiny", "base", "large")  # random weights
@@ -205,15 +206,29 @@ def test_files(arguments: argparse.Namespace) -> int:
     names = set()
     for name in arguments.rows:
         row = ROWS[name]
-        data = read_labelled(arguments.data / row.data, row.task)  # type: ignore[arg-type]
-        split = split_by_group(data.samples, seed=0)
-        names |= {
-            f"{row.data}/{Path(image).relative_to((arguments.data / row.data).resolve())}"
-            for index in split.test
-            for image in data.samples[index].images
-        }
+        folder = (arguments.data / row.data).resolve()
+        parts = parts_of_images(folder, row.task)
+        names |= {f"{row.data}/{Path(image).relative_to(folder)}" for image, part in parts.items() if part == "test"}
     print("\n".join(sorted(names)))
     return 0
+
+
+def parts_of_images(
+    folder: Path, task: str, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
+) -> dict[str, str]:
+    """ "train", "validation" or "test" of every image of a data set, by its path, as a task splits it.
+
+    By default that of all runs here, whose test part is in no pretraining corpus.
+    """
+    data = read_labelled(folder, task)  # type: ignore[arg-type]
+    train, validation, test = fractions
+    split = split_by_group(data.samples, (train, validation, test), seed)
+    return {
+        str(image): part
+        for part in SPLIT_NAMES
+        for index in getattr(split, part)
+        for image in data.samples[index].images
+    }
 
 
 def labels_of(method: str, test: dict[str, float]) -> list[tuple[str, str]]:

@@ -4,9 +4,9 @@
     python eval/reports.py table --output RUNS                             # what is done so far, as Markdown, with examples
 
 Three sets: phantom exams with template reports in English and in Chinese (two views an exam, see `echocare_hf.reports.phantom_exams`),
-and the short texts of a physician on the lung clips of POCOVID-Net (two frames a clip; clips of one source page stay together). The
-encoder stays as it is. The split is the same for all seeds; the seed is that of weights, order and augmentation. Every training has a
-fixed processor time.
+and the short texts of a physician on the lung clips of POCOVID-Net (two frames a clip; clips of one source page stay together; their
+test part is in no pretraining corpus). The encoder stays as it is. The split is the same for all seeds; the seed is that of weights,
+order and augmentation. Every training has a fixed processor time.
 """
 
 import argparse
@@ -24,10 +24,12 @@ from ablation import call
 from echocare_hf.files import written_beside
 from echocare_hf.reports.card import examples_text
 from echocare_hf.reports.pair_images import even_places
-from heads import ROOT, cell
+from heads import ROOT, cell, parts_of_images
+from heads import ROWS as HEADS
 
 PHANTOM_SETS = {"phantoms_en": "en", "phantoms_zh": "zh"}
 LUNG = "lung_pocovid"
+LUNG_ROW = "classification_pocovid"
 SETS = (*PHANTOM_SETS, LUNG)
 TOKENS = {"phantoms_zh": "characters"}
 COLUMNS = ("bleu_1", "bleu_4", "meteor_exact_stem", "rouge_l")
@@ -42,7 +44,8 @@ def lung_pairs(folder: Path) -> list[dict[str, Any]]:
         folder: with `reports.csv`, `metadata.csv` and `clips.csv`.
 
     Returns:
-        Rows for training/report.py; the image of each by its absolute path.
+        Rows for training/report.py; the image of each by its absolute path. Their split is that of classification_pocovid in
+        eval/heads.py, whose test part is in no pretraining corpus; a source page with clips in two parts is in train.
 
     Raises:
         ValueError: if a table is missing.
@@ -58,7 +61,8 @@ def lung_pairs(folder: Path) -> list[dict[str, Any]]:
     for row in tables["metadata"]:
         frames[row["clip"]].append((int(row["frame"]), row["file_name"]))
     pages = {row["clip"]: row["url"] for row in tables["clips"]}
-    rows = []
+    parts = parts_of_images(folder.resolve(), HEADS[LUNG_ROW].task)
+    rows: list[dict[str, Any]] = []
     for row in tables["reports"]:
         ordered = [name for _, name in sorted(frames[row["clip"]])]
         page = pages.get(row["clip"], "")
@@ -72,6 +76,13 @@ def lung_pairs(folder: Path) -> list[dict[str, Any]]:
                 "licence": row["licence"],
             }
         )
+    of_page: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        of_page[row["group"]] |= {parts[image] for image in row["images"]}
+    for row in rows:
+        row["split"], *others = of_page[row["group"]]
+        if others:
+            row["split"] = "train"
     return rows
 
 

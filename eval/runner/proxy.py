@@ -9,14 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from echocare_hf.data.labelled import LabelledData, read_labelled
-from echocare_hf.data.labelled.record import SPLIT_NAMES
-from echocare_hf.data.splits import split_by_group
 from echocare_hf.files import written_beside
 from echocare_hf.finetuning import FinetuneArguments
 from echocare_hf.finetuning.arguments import read_options
 from echocare_hf.reports.arguments import ReportArguments
 from echocare_hf.reports.pairs import read_pairs
 from heads import ROWS as HEADS
+from heads import parts_of_images
 from reports import lung_pairs
 
 from .headlines import Headline, direction
@@ -138,10 +137,8 @@ ROWS = {
         options=("--image_size", "128", "--freeze_encoder", "true", "--max_tokens", "128", "--evaluate_every", "8"),
         scratch=("--freeze_encoder", "false"),
         remarks=(
-            "A test part of 16 short texts: differences between models are mostly chance. Pretrained encoders do not learn. Findings are "
+            "A test part of few short texts: differences between models are mostly chance. Pretrained encoders do not learn. Findings are "
             "read by the package's rule file, METEOR has no synonyms, and of several drawn texts the one that agrees most is the report.",
-            "**Not held out from pretraining**: of the 30 test images 19 are in the corpus of echocare-tiny and of the SimMIM Swin, "
-            "without their texts. Against random weights this row proves nothing.",
         ),
     ),
     "enhancement_busi": ProxyRow(
@@ -198,15 +195,7 @@ def _split_like(data: LabelledData, task: str, arguments: FinetuneArguments) -> 
     Raises:
         ValueError: if a sample has images of two parts.
     """
-    other = read_labelled(arguments.data, task)  # type: ignore[arg-type]
-    train, validation, test = arguments.fractions
-    parts = split_by_group(other.samples, (train, validation, test), arguments.split_seed or 0)
-    part_of = {
-        str(image): part
-        for part in SPLIT_NAMES
-        for index in getattr(parts, part)
-        for image in other.samples[index].images
-    }
+    part_of = parts_of_images(Path(arguments.data), task, arguments.fractions, arguments.split_seed or 0)
     samples = []
     for sample in data.samples:
         stated = {part_of[str(image)] for image in sample.images if str(image) in part_of}
@@ -245,8 +234,7 @@ def suite_markdown(entries: Mapping[str, Mapping[str, Any]]) -> str:
     budget = "a row's budget" if minutes is None else f"{minutes:g} minute{'s' * (minutes != 1)} of processor time"
     told = (
         f"`python eval/run.py --suite proxy`: every model has {budget} for training in each run. One split of each data "
-        "set, whose test part is in no pretraining corpus of echocare-tiny, but where a row says otherwise; the seed is that of weights, "
-        "order and augmentation. "
+        "set, whose test part is in no pretraining corpus of echocare-tiny; the seed is that of weights, order and augmentation. "
         "Models named with random weights had no pretraining. Floors learn nothing or are a linear model of 32x32 pixels."
     )
     parts = [markdown(key, entry, level=4, details=False) for key, entry in rows.items()]

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
 import miniatures
 import run
+from echocare_hf.data.labelled import read_labelled
 from echocare_hf.data.splits import split_by_group
 from echocare_hf.reports.arguments import ReportArguments
 from echocare_hf.reports.baselines import most_frequent_reports
@@ -227,12 +228,19 @@ def test_wrong_input_ends_with_one_line(options, words, usreport, tmp_path, caps
     assert not list((tmp_path / "out").rglob("metrics.json"))
 
 
-def test_the_row_of_the_suite_has_the_pairs_and_the_split_of_eval_reports(shared_data):
+def test_the_row_of_the_suite_has_the_pairs_of_eval_reports_and_a_test_part_that_is_in_no_corpus(shared_data):
     subject = proxy.proxy_subject("report_pocovid")
-    data = subject.read(ReportArguments(data=str(shared_data / "lung_pocovid"), output="x"))
-    assert len(data) == len(lung_pairs(shared_data / "lung_pocovid")) == 108
+    folder = (shared_data / "lung_pocovid").resolve()
+    data = subject.read(ReportArguments(data=str(folder), output="x"))
+    assert len(data) == len(lung_pairs(folder)) == 108
     assert all(len(pair.images) == 2 or len(pair.images) == 1 for pair in data.samples) and not data.problems
     assert floors_of("report", data) == ("retrieval", "frequent")
-    parts = split_by_group(data.samples, seed=0)
-    groups = [{data.samples[index].group for index in part} for part in (parts.train, parts.validation, parts.test)]
+    split = split_by_group(data.samples, seed=5)  # stated: no seed deals it out
+    parts = [[data.samples[index] for index in part] for part in (split.train, split.validation, split.test)]
+    groups = [{pair.group for pair in part} for part in parts]
     assert not groups[0] & groups[2] and not groups[0] & groups[1] and not groups[1] & groups[2]
+    other = read_labelled(folder, "classification")
+    held = {
+        str(image) for index in split_by_group(other.samples, seed=0).test for image in other.samples[index].images
+    }
+    assert {str(image) for pair in parts[2] for image in pair.images} <= held and min(len(part) for part in parts) > 10
