@@ -24,13 +24,13 @@ from echocare_hf.examination import report_writer
 from echocare_hf.examination.clip import ClipFindings
 from echocare_hf.examination.region import Region
 from echocare_hf.examination.report_frames import FEWEST_FRAMES, MOST_FRAMES, choose_frames, read_frames
-from echocare_hf.examination.report_names import names
 from echocare_hf.examination.report_numbers import find_quantities, supporting_measurement
 from echocare_hf.examination.report_page import draft_section
 from echocare_hf.examination.results import Measurement
+from echocare_hf.reports.draft import FLAG
 
 REPORT = "The fetal head measures 55 mm. Nodule, 12 mm. No cyst. Round fetal head."
-TOLD = (("brain", "growth"),)
+TOLD = (("fetal brain", "growth"),)
 LONGEST = 3
 """The frame in which the head is 110 pixels, 55 mm at half a millimetre a pixel, long; 90 pixels in the others."""
 
@@ -75,7 +75,7 @@ def clip(tmp_path_factory):
 def run(tmp_path_factory, clip, detector, generator):
     """The clip's results."""
     output = tmp_path_factory.mktemp("run") / "out"
-    options = ("--spacing", "0.5", "--organ", "brain", "--indication", "growth")
+    options = ("--spacing", "0.5", "--organ", "fetal brain", "--indication", "growth")
     result = predict(clip, "--report", generator, "--model", detector, "--output", output, *options)
     assert result.exit_code == 0, result.output
     (record,) = results_of(output).values()
@@ -89,7 +89,7 @@ def test_each_sentence_is_tied_to_frames_and_numbers_to_measurements(run):
     _, record = run
     report = record["report"]
     assert report["text"] == REPORT and report["is_draft"] and report["notice"].startswith("DRAFT")
-    assert (report["organ"], report["organ_source"], report["indication"]) == ("brain", "option", "growth")
+    assert (report["organ"], report["organ_source"], report["indication"]) == ("fetal brain", "option", "growth")
     long_axis, nodule, cyst, structure = report["sentences"]
     (place,) = long_axis["measurements"]
     measurement = report["measurements"][place]
@@ -159,6 +159,9 @@ def test_headings_of_a_chinese_report_are_chinese(run, language):
     earlier = {key: value for key, value in told.items() if key != "numbers"}
     earlier = {**record, "report": {**record["report"], "sentences": [earlier]}}
     assert "no measurement supports: 12 mm" in draft_section(earlier, output)
+    told = {**told, "other_organs": ["thyroid"]}
+    other = {**record, "report": {**record["report"], "sentences": [told], "organ": "lung"}}
+    assert f"{FLAG} speaks of thyroid, the examination is of: lung" in draft_section(other, output)
     french = draft_section({**record, "report": {**record["report"], "language": "fr"}}, output)
     assert 'lang="fr"' in french and "Measurements (" in french and 'lang="en"' in french
 
@@ -183,7 +186,7 @@ def test_dicom_input_gives_a_basic_text_sr(tmp_path, detector, generator, is_cli
     frames = np.stack(head_frames())
     source = save(make_dicom(frames if is_clip else frames[LONGEST], "RGB", **STUDY), tmp_path / "IM1")
     output = tmp_path / "out"
-    options = ("--spacing", "0.5", "--organ", "brain", "--indication", "growth", "--no-overlays")
+    options = ("--spacing", "0.5", "--organ", "fetal brain", "--indication", "growth", "--no-overlays")
     result = predict(source, "--report", generator, "--model", detector, "--output", output, *options)
     assert result.exit_code == 0, result.output
     (record,) = results_of(output).values()
@@ -379,24 +382,6 @@ def test_numbers_that_no_measurement_supports(text, unsupported):
     ]
     found = [each.text for each in find_quantities(text) if supporting_measurement(each, measurements) is None]
     assert found == unsupported
-
-
-@pytest.mark.parametrize(
-    ("text", "structure", "is_named"),
-    [
-        ("The left ventricle is dilated.", "left_ventricle", True),
-        ("Normal livers.", "liver", True),
-        ("Delivery.", "liver", False),
-        ("Lesion on the left.", "lesion", True),
-        ("肝脏正常。", "left_ventricle", False),
-        ("肝脏正常。", "liver", True),
-        ("LV is dilated; solved.", "left_ventricle", True),
-        ("lv solved.", "left_ventricle", False),
-        ("胎头双顶径92mm", "bpd", True),
-    ],
-)
-def test_structures_that_a_sentence_names(text, structure, is_named):
-    assert names(text, structure) == is_named
 
 
 def test_key_frames_go_first_and_few_are_filled_up():

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from transformers import LogitsProcessorList, modeling_utils
 
 from echocare_hf import EchoCareForReportGeneration
 from echocare_hf.model.generation_echocare_report import written_reports
@@ -81,3 +82,25 @@ def test_several_sequences_of_a_report(generator, inputs):
         torch.testing.assert_close(one.log_probabilities, other.log_probabilities, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="5 sequences are no multiple of 2 reports"):
         written_reports(model, processor, sequences[:5], **inputs)
+
+
+def test_a_report_that_ends_before_another_gives_no_warning_of_padding(generator, inputs, monkeypatch):
+    model, processor = generator
+    told = []
+    monkeypatch.setattr(modeling_utils.logger, "warning_once", lambda text, *rest: told.append(text))
+    end = processor.tokenizer.eos_token_id
+
+    def first_ends(ids, scores):
+        scores[1, end] = -torch.inf
+        if ids.shape[1] > 3:
+            scores[0] = torch.full_like(scores[0], -torch.inf)
+            scores[0, end] = 0
+        return scores
+
+    images = {name: value for name, value in inputs.items() if not name.startswith("decoder")}
+    written = model.generate(**images, max_new_tokens=8, logits_processor=LogitsProcessorList([first_ends]))
+    padding = processor.tokenizer.pad_token_id
+    assert (written[0, -3:] == padding).all() and not (written[1] == padding).any() and not told
+    ids = torch.tensor([[padding, 5], [6, 5]])
+    model(**images, decoder_input_ids=ids)  # elsewhere padding without a mask is still told
+    assert len(told) == 1 and "attention_mask" in told[0]

@@ -48,8 +48,8 @@ class SupportedSentence:
 
     @property
     def is_flagged(self) -> bool:
-        """Whether a finding contradicts it, or a number in it was not measured."""
-        return bool(self.sentence.contradictions or self.unsupported)
+        """Whether a finding contradicts it, a number in it was not measured, or it speaks of another organ."""
+        return bool(self.sentence.contradictions or self.unsupported or self.sentence.other_organs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,10 @@
-"""Whether a generated sentence names what a model knows: a structure, and what was measured of it, in English or Chinese."""
+"""Whether a generated sentence names what was measured, in English or Chinese."""
 
 import re
-from functools import cache
-from pathlib import Path
 
-import yaml
-
-from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.reports.structure_names import names
 
 from .results import Measurement
-
-_OTHER_NAMES = Path(__file__).with_name("structure_names.yaml")
-_SHORTEST_NAME = 3  # letters; shorter aliases occur within texts by chance, and count in capitals alone
 
 # What measurements are called in texts, by their names before a comma ("long axis, maximum").
 _CALLED: dict[str, str] = {
@@ -43,12 +36,6 @@ _LENGTH = re.compile(
 )
 
 
-def names(text: str, structure: str) -> bool:
-    """Whether a text names a structure: a node of the anatomy tree under its name or an alias, or a label of a model, also by the Chinese
-    names and long forms of structure_names.yaml."""
-    return _name_pattern(structure).search(text) is not None
-
-
 def names_measurement(text: str, measurement: Measurement) -> bool:
     """Whether a text names what was measured, so that a number in it can be this measurement's.
 
@@ -70,25 +57,4 @@ def names_measurement(text: str, measurement: Measurement) -> bool:
     return any(names(text, each) for each in known) if known else names(text, name)
 
 
-@cache
-def _name_pattern(structure: str) -> re.Pattern[str]:
-    tree = AnatomyTree.default()
-    known = {structure, structure.replace("_", " ")}
-    if structure in tree.ids:
-        node = tree[tree.ids.index(structure)]
-        known |= {node.name, *node.aliases}
-    words = sorted((name for name in known if len(name) >= _SHORTEST_NAME), key=len, reverse=True)
-    parts = [rf"(?<![A-Za-z])(?:{'|'.join(map(re.escape, words))})(?:s|es)?(?![A-Za-z])"] if words else []
-    others = _other_names().get(structure.strip().lower().replace(" ", "_"), [])
-    short = [name for name in (*known, *others) if re.fullmatch("[A-Z]{2,3}", name)]
-    parts += [rf"(?-i:(?<![A-Za-z])(?:{'|'.join(short)})(?![A-Za-z]))"] if short else []
-    parts += [re.escape(name) for name in others if name not in short]
-    return re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
-
-
-@cache
-def _other_names() -> dict[str, list[str]]:
-    return yaml.safe_load(_OTHER_NAMES.read_text(encoding="utf-8"))
-
-
-__all__ = ["names", "names_measurement"]
+__all__ = ["names_measurement"]

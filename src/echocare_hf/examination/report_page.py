@@ -118,6 +118,8 @@ def _sentence(sentence: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     notes = []
     for found in sentence["contradictions"]:
         notes.append(("warn", f"{FLAG} {flag_words(found['said'], spoken, **found)}"))
+    if others := ", ".join(sentence.get("other_organs", [])):
+        notes.append(("warn", f"{FLAG} {flag_words('elsewhere', spoken, others=others, organ=report['organ'])}"))
     for is_flag, text in number_notes(_numbers(sentence), report["measurements"], spoken):
         notes.append(("warn unsupported", f"{FLAG} {text}") if is_flag else ("soft", text))
     lines = "".join(f'<div class="{kind}" lang="{spoken}">{escaped(text)}</div>' for kind, text in notes)

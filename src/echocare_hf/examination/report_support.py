@@ -8,10 +8,10 @@ import torch
 from echocare_hf.model.generation_echocare_report import written_reports
 from echocare_hf.reports.checking import sentence_confidences
 from echocare_hf.reports.draft import DraftSentence
+from echocare_hf.reports.structure_names import names
 
 from .report_draft import Basis, SupportedSentence
 from .report_frames import ReportFrame
-from .report_names import names
 from .report_numbers import check_numbers
 from .results import Measurement
 
@@ -92,4 +92,4 @@ def _likeliest(frames: Sequence[ReportFrame], shares: Sequence[float | None]) ->
     return tuple(sorted(frames[-place].index for share, place in best if share >= AS_GOOD * best[0][0]))
 
 
-__all__ = ["AS_GOOD", "MOST_NAMED", "frame_confidences", "names", "support_sentences"]
+__all__ = ["AS_GOOD", "MOST_NAMED", "frame_confidences", "support_sentences"]

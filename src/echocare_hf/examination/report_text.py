@@ -46,9 +46,9 @@ def draft_text(draft: ExaminationDraft, result: FileResult) -> str:
 
 
 def sentence_lines(sentence: SupportedSentence, draft: ExaminationDraft) -> list[str]:
-    """A sentence with its confidence, then its flags: what contradicts it, and what its numbers rest on."""
+    """A sentence with its confidence, then its flags: what contradicts it, other organs in it, and what its numbers rest on."""
     language = draft.draft.language
-    alone = DraftReport((replace(sentence.sentence, numbers=()),), language, is_checked=True)
+    alone = DraftReport((replace(sentence.sentence, numbers=()),), language, draft.organ, is_checked=True)
     # Its own frames are places among the images of the generator.
     first, *flags = [line.strip() for line in alone.to_text().split("\n")[2:]]
     return [first, *flags, *number_lines(sentence, draft)]

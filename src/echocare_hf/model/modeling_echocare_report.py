@@ -1,6 +1,8 @@
 """EchoCare that writes reports: its encoder on the images of an examination, a causal language model, and a head for findings."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -371,7 +373,8 @@ class EchoCareForReportGeneration(SelfContainedReportMixin, VisionEncoderDecoder
                 kwargs["max_length"] = limit
             criteria = [*(kwargs.get("stopping_criteria") or []), _DecoderIsFull(limit)]
             kwargs["stopping_criteria"] = StoppingCriteriaList(criteria)
-        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
+        with _no_padding_warning(self.decoder):
+            return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
 
     def _findings_loss(self, logits: Tensor | None, findings: Tensor) -> Tensor:
         if logits is None:
@@ -400,6 +403,25 @@ def _text_loss(logits: Tensor, labels: Tensor) -> Tensor:
         at_least_float32(logits).flatten(0, 1), labels.flatten(), ignore_index=IGNORED_TOKEN, reduction="sum"
     )
     return total / (labels != IGNORED_TOKEN).sum().clamp(min=1)
+
+
+@contextmanager
+def _no_padding_warning(decoder: nn.Module) -> Iterator[None]:
+    """The padding that `generate` puts behind reports that have ended needs no attention mask, and that of prompts has one: no decoder
+    warns of either."""
+    name = "warn_if_padding_and_no_attention_mask"
+    warning = [module for module in decoder.modules() if hasattr(module, name)]
+    for module in warning:
+        setattr(module, name, _say_nothing)
+    try:
+        yield
+    finally:
+        for module in warning:
+            module.__dict__.pop(name, None)
+
+
+def _say_nothing(*inputs: Any, **options: Any) -> None:
+    """In the place of a warning."""
 
 
 def _takes_position_ids(decoder: nn.Module) -> bool:

@@ -183,7 +183,7 @@ def metrics_table(methods: dict[str, dict[str, float | None]], languages: Any) -
 
 
 def examples_text(examples: list[dict[str, Any]]) -> str:
-    """Examples as Markdown: what was written, what the model wrote, what contradicts the findings, and numbers in it."""
+    """Examples as Markdown: what was written, what the model wrote, what contradicts the findings, numbers and other organs in it."""
     lines = []
     for example in examples:
         draft = example["draft"]
@@ -202,6 +202,8 @@ def examples_text(examples: list[dict[str, Any]]) -> str:
         numbers = [number for sentence in draft["sentences"] for number in sentence["unsupported_numbers"]]
         lines += [f"- flagged: {'; '.join(doubts)}"] if doubts else []
         lines += [f"- numbers that nobody measured: {'; '.join(numbers)}"] if numbers else []
+        others = [name for sentence in draft["sentences"] for name in sentence.get("other_organs", [])]
+        lines += [f"- other organs: {'; '.join(others)}"] if others else []
         lines.append("")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""A generated text is checked against the findings head: sentences that contradict it are flagged.
+"""A generated text is checked: sentences that contradict the findings head, or speak of another organ, are flagged.
 
     thresholds = FindingThresholds.choose(names, probabilities, targets)        # on validation exams
     draft = check_report(text, {"b_lines": 0.97}, thresholds, organ="lung")
@@ -7,6 +7,7 @@
 A sentence contradicts the head if it asserts a finding whose probability lies below the finding's absent threshold, or denies one whose
 probability lies above its present threshold. In between the head is not sure, and nothing is flagged. The head speaks of the whole
 examination: "No nodule on the left" does not contradict it where another sentence has a nodule on the right.
+Organs of another part of the body than the examined one are found by their names, see `other_organs`.
 """
 
 import re
@@ -23,6 +24,7 @@ from .draft import Contradiction, DraftReport, DraftSentence
 from .findings import package_rules, text_findings
 from .languages import language_code, language_of
 from .numbers import find_quantities
+from .other_organs import other_organs
 
 # A mark that ends a sentence: a point only before a space, so that 3.5 mm stays whole.
 _END = re.compile(r"[。！？；]+|[.!?;]+(?=\s|$)|\n+")
@@ -128,7 +130,7 @@ def check_report(
         probabilities: 0 to 1 by name of the finding, of the same examination.
         thresholds: from where on they are believed.
         language (`str`, *optional*): of the report; told by its script if not given.
-        organ (`str`, *optional*): looks for its findings alone.
+        organ (`str`, *optional*): looks for its findings alone, and for words on organs of other parts of the body.
         confidences (*optional*): 0 to 1 for each of `split_sentences(text)`.
         frames (*optional*): for each of them the images that support it, from 0.
         rules (`FindingRules`, *optional*): by which findings are read from sentences; those of the package by default.
@@ -152,6 +154,7 @@ def check_report(
             tuple(_contradictions(of_exam[index], probabilities, thresholds)),
             () if frames is None else tuple(frames[index]),
             tuple(find_quantities(part)),
+            other_organs(part, organ),
         )
         for index, part in enumerate(parts)
     )

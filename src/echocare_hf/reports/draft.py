@@ -14,6 +14,7 @@ _WORDS = {
         "omitted": "Not in the text, though the images say {probability:.0%}: {finding}",
         "unchecked": "The text was not checked against findings.",
         "unsupported": "no measurement supports: {numbers}",
+        "elsewhere": "speaks of {others}, the examination is of: {organ}",
         "frames": "images {frames}",
     },
     "zh": {
@@ -22,6 +23,7 @@ _WORDS = {
         "omitted": "文字未提及，但图像给出的概率为{probability:.0%}：{finding}",
         "unchecked": "文字未与征象核对。",
         "unsupported": "无测量值支持：{numbers}",
+        "elsewhere": "文字提及{others}，而检查部位为：{organ}",
         "frames": "图像{frames}",
     },
 }
@@ -32,9 +34,10 @@ def flag_words(kind: str, language: str = "en", **values: Any) -> str:
     """What a flag says, in English where the language has no words of its own.
 
     Args:
-        kind: "present" or "absent" (what a sentence says of a finding), "omitted", "unchecked", "unsupported" (numbers), "frames".
+        kind: "present" or "absent" (what a sentence says of a finding), "omitted", "unchecked", "unsupported" (numbers), "elsewhere"
+            (other organs), "frames".
         language: of the report, "en", "zh", ...
-        values: `finding` and `probability`, 0 to 1; or `numbers`; or `frames`.
+        values: `finding` and `probability`, 0 to 1; or `numbers`; or `others` and `organ`; or `frames`.
     """
     return _WORDS.get(language_code(language), _WORDS["en"])[kind].format(**values)
 
@@ -69,6 +72,7 @@ class DraftSentence:
         frames: places of the images that support it, from 0; empty where nobody says.
         numbers: in it, that no measurement supports. A generator does not measure, so they are all its numbers as long as nobody has held
             them against measurements, as `echocare predict` does.
+        other_organs: words in it for organs of another part of the body than the examined one.
     """
 
     text: str
@@ -77,10 +81,11 @@ class DraftSentence:
     contradictions: tuple[Contradiction, ...] = ()
     frames: tuple[int, ...] = ()
     numbers: tuple[Quantity, ...] = ()
+    other_organs: tuple[str, ...] = ()
 
     @property
     def is_flagged(self) -> bool:
-        """Whether it contradicts a finding. Numbers that nobody measured are another kind of flag, `numbers`."""
+        """Whether it contradicts a finding. `numbers` that nobody measured and `other_organs` are other kinds of flags."""
         return bool(self.contradictions)
 
 
@@ -130,6 +135,10 @@ class DraftReport:
                 f"       {FLAG} {flag_words(found.said, self.language, **asdict(found))}"
                 for found in sentence.contradictions
             ]
+            if sentence.other_organs:
+                others = ", ".join(sentence.other_organs)
+                flag = flag_words("elsewhere", self.language, others=others, organ=self.organ)
+                lines.append(f"       {FLAG} {flag}")
             if sentence.numbers:
                 numbers = ", ".join(each.text for each in sentence.numbers)
                 lines.append(f"       {FLAG} {flag_words('unsupported', self.language, numbers=numbers)}")
@@ -155,6 +164,7 @@ class DraftReport:
                     "findings": dict(sentence.findings),
                     "contradictions": [asdict(found) for found in sentence.contradictions],
                     "unsupported_numbers": [number.text for number in sentence.numbers],
+                    "other_organs": list(sentence.other_organs),
                     "frames": list(sentence.frames),
                 }
                 for sentence in self.sentences

@@ -15,6 +15,7 @@ from echocare_hf.metrics.findings import FindingRules, find_findings, read_findi
 from echocare_hf.metrics.text_tokens import LANGUAGES
 
 from .languages import language_code, language_of
+from .structure_names import organ_node
 
 FindingLabel = Literal["present", "absent", "unknown"]
 LABELS: tuple[str, ...] = get_args(FindingLabel)
@@ -23,7 +24,6 @@ TARGETS: dict[str, int] = {"present": 1, "absent": 0, "unknown": -1}
 """What a findings head is trained on; -1 takes no part in its loss."""
 
 _OF_ANSWER: dict[bool | None, FindingLabel] = {True: "present", False: "absent", None: "unknown"}
-_CHINESE_ORGANS = {"肺": "lung", "肺部": "lung", "肝": "liver", "肝脏": "liver", "乳腺": "breast", "甲状腺": "thyroid"}
 
 
 def text_findings(
@@ -56,15 +56,13 @@ def rule_organ(organ: str | None, rules: FindingRules | None = None) -> str | No
     rules = rules or package_rules()
     known = {name for organs in rules.organs.values() for name in organs}
     key = organ.strip().casefold()
-    key = _CHINESE_ORGANS.get(key, key)
     if key in known:
         return key
-    tree = AnatomyTree.default()
-    try:
-        path = tree.path_nodes(tree.index(organ))
-    except ValueError:
+    node = organ_node(organ)
+    if node is None:
         return None
-    return next((tree.ids[node] for node in reversed(path) if tree.ids[node] in known), None)
+    tree = AnatomyTree.default()
+    return next((tree.ids[step] for step in reversed(tree.path_nodes(node)) if tree.ids[step] in known), None)
 
 
 def finding_names(labels: Iterable[Mapping[str, str]], minimum: int = 2) -> list[str]:
