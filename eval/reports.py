@@ -2,6 +2,7 @@
 
     python eval/reports.py run --output RUNS --data DATA/lung_pocovid       # resumable: what is there is not made again
     python eval/reports.py table --output RUNS                             # what is done so far, as Markdown, with examples
+    python eval/reports.py organs --output RUNS                            # flags of other organs on the written reports, as Markdown
 
 Three sets: phantom exams with template reports in English and in Chinese (two views an exam, see `echocare_hf.reports.phantom_exams`),
 and the short texts of a physician on the lung clips of POCOVID-Net (two frames a clip; clips of one source page stay together; their
@@ -23,7 +24,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from ablation import call
 from echocare_hf.files import written_beside
 from echocare_hf.reports.card import examples_text
+from echocare_hf.reports.checking import split_sentences
+from echocare_hf.reports.other_organs import other_organs
 from echocare_hf.reports.pair_images import even_places
+from echocare_hf.reports.pairs import read_pairs
 from heads import ROOT, cell, parts_of_images
 from heads import ROWS as HEADS
 
@@ -162,6 +166,39 @@ def table(output: Path) -> str:
     return "\n".join(lines)
 
 
+def organs_table(output: Path) -> str:
+    """How often a written report is flagged for speaking of another organ: under its own organ, where none should be, and under each other
+    one of the sets, where all should be; as Markdown."""
+    sets = {
+        name: read_pairs(output / "pairs" / name / "pairs.json").pairs for name in SETS if _has_pairs(output, name)
+    }
+    if not sets:
+        raise ValueError(f"{output}: holds no pairs; run them first")
+    organs = sorted({pair.organ for pairs in sets.values() for pair in pairs})
+    lines = [
+        "| reports | organ | flagged sentences | "
+        + " | ".join(f"flagged reports, taken for {organ}" for organ in organs)
+        + " |"
+    ]
+    lines.append("|---" * (3 + len(organs)) + "|")
+    for name, pairs in sets.items():
+        for own in sorted({pair.organ for pair in pairs}):
+            texts = [
+                [pair.report[start:end] for start, end in split_sentences(pair.report)]
+                for pair in pairs
+                if pair.organ == own
+            ]
+            flagged = sum(bool(other_organs(sentence, own)) for text in texts for sentence in text)
+            shares = [sum(any(other_organs(each, organ) for each in text) for text in texts) for organ in organs]
+            cells = [f"{share} of {len(texts)}" for share in shares]
+            lines.append(f"| {name} | {own} | {flagged} of {sum(map(len, texts))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _has_pairs(output: Path, name: str) -> bool:
+    return (output / "pairs" / name / "pairs.json").is_file()
+
+
 def _of_kind(examples: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """The best of the good and the worst of the bad."""
     found = [example for example in examples if example["kind"] == kind]
@@ -211,7 +248,7 @@ def _flags(records: list[dict[str, Any]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("action", choices=("run", "table", "organs"))
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--data", type=Path, help="folder of the lung clips; without it only phantom exams are run")
     parser.add_argument("--sets", nargs="+", choices=SETS, help="which ones; all if not given")
@@ -229,14 +266,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--train_encoder", action="store_true", help="on phantom exams; half as many steps in the same time"
     )
     arguments = parser.parse_args(argv)
-    if arguments.action == "table":
-        print(table(arguments.output))
-        return 0
     wanted = arguments.sets or (SETS if arguments.data else tuple(PHANTOM_SETS))
-    if LUNG in wanted and arguments.data is None:
+    if arguments.action == "run" and LUNG in wanted and arguments.data is None:
         parser.error("--data names no folder of lung clips")
     failed = 0
     try:
+        if arguments.action != "run":
+            print((table if arguments.action == "table" else organs_table)(arguments.output))
+            return 0
         for name in wanted:
             make_pairs(name, arguments)
         for seed in arguments.seeds:
