@@ -30,7 +30,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from echocare_hf.files import readable_weights
+from echocare_hf.files import only_run, readable_weights
 from echocare_hf.finetuning import (
     FinetuneArguments,
     draw_predictions,
@@ -93,7 +93,8 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         task, arguments = parse_arguments(sys.argv[1:] if argv is None else argv, __doc__)
-        finetune(task, arguments)
+        with only_run(Path(arguments.output)):
+            finetune(task, arguments)
     except ModuleNotFoundError as error:
         print(f'error: {error}; install what is missing with pip install -e ".[all]"', file=sys.stderr)
         return 2

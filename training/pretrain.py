@@ -26,6 +26,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from echocare_hf.anatomy import AnatomyTree
-from echocare_hf.files import written_beside
+from echocare_hf.files import only_run, written_beside
 from echocare_hf.pretraining.corpus import read_corpus
 from echocare_hf.pretraining.evaluation import Seen, look, pick, probe, summarise
 from echocare_hf.pretraining.hard_patches import draw_mask
@@ -65,7 +66,6 @@ from echocare_hf.pretraining.stream import Batch, Changes, StreamImages, batches
 
 def pretrain(recipe: Recipe, stop: StopRequest) -> int:
     """Does what the head of this file says; returns the exit code."""
-    recipe.check()
     accelerator = make_accelerator(recipe, Path(recipe.output_dir))
     folder = RunFolder(Path(recipe.output_dir), recipe, accelerator)
     if folder.is_done:
@@ -317,7 +317,10 @@ class OneLineParser(HfArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe = parse_arguments(sys.argv[1:] if argv is None else argv)
-        with StopRequest() as stop:
+        recipe.check()
+        is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a run, one holds its lock
+        lock = only_run(Path(recipe.output_dir), inside=True) if is_first else contextlib.nullcontext()
+        with lock, StopRequest() as stop:
             return pretrain(recipe, stop)
     except (ValueError, OSError, ImportError, yaml.YAMLError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from echocare_hf.files import readable_weights
+from echocare_hf.files import only_run, readable_weights
 from echocare_hf.finetuning import open_work_folder
 from echocare_hf.reports.arguments import ReportArguments, parse_report_arguments
 from echocare_hf.reports.card import metrics_table, write_report_card
@@ -82,7 +82,9 @@ def train_reports(arguments: ReportArguments) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        train_reports(parse_report_arguments(sys.argv[1:] if argv is None else argv, __doc__))
+        arguments = parse_report_arguments(sys.argv[1:] if argv is None else argv, __doc__)
+        with only_run(Path(arguments.output)):
+            train_reports(arguments)
     except ModuleNotFoundError as error:
         print(f'error: {error}; install what is missing with pip install -e ".[all]"', file=sys.stderr)
         return 2

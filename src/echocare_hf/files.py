@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 @contextlib.contextmanager
@@ -21,6 +22,49 @@ def written_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+def locked(path: Path) -> IO[str] | None:
+    """An open file that no other process has locked; None if one has. The lock ends with the process, however that ends. Where the system
+    has no such locks, it is just open."""
+    file = path.open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+@contextlib.contextmanager
+def only_run(output: Path, inside: bool = False) -> Iterator[None]:
+    """Keeps other runs from a folder while this one makes it.
+
+    Args:
+        output: that need not be there yet.
+        inside: whether the lock is in the folder, which is made for it, or beside, for one that appears when all is done.
+
+    Raises:
+        ValueError: if another run is at work on it, or nothing can be written.
+    """
+    output = output.resolve()
+    path = output / ".lock" if inside else output.with_name(f".{output.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = locked(path)
+    except OSError as error:
+        raise ValueError(f"{output}: no run can be written there ({error}); choose another folder") from error
+    if lock is None:
+        raise ValueError(f"{output}: another run is writing to it; wait for it, or give another folder")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.close()
 
 
 def readable_weights(folder: Path) -> None:

@@ -4,7 +4,6 @@ first one stopped.
 Everything unfinished lies in `<output>.work`; `<output>` appears at the end, whole, by a rename.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any
 
 from echocare_hf.anatomy import AnatomyTree
 from echocare_hf.data.labelled.table import need_cells, read_table, text
+from echocare_hf.files import locked
 
 from .chunks import drop_exact_copies, hash_contents, measure_all, rows_of
 from .contact_sheet import doubtful_images, write_contact_sheet
@@ -191,11 +191,10 @@ def _check_hashes(hashes: Path | None) -> None:
 def _lock(work: Path) -> Iterator[None]:
     """Keep other runs out of a work folder; the lock ends with the process, however that ends."""
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{work}: another run is writing here; wait for it, or choose another --output") from None
+    file = locked(work / "lock")
+    if file is None:
+        raise ValueError(f"{work}: another run is writing here; wait for it, or choose another --output")
+    with file:
         for left in [*work.glob("*/.*.partial-*")]:  # of a run that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         try:

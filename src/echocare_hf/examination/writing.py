@@ -21,7 +21,7 @@ import transformers
 
 from echocare_hf import __version__
 from echocare_hf.data.reading_record import one_line
-from echocare_hf.files import written_beside
+from echocare_hf.files import locked, written_beside
 
 from .events import Analysed, Event, Failed, Finished, Opened, Skipped
 from .file_folder import FileFolder, Outputs, SourceLostError, folder_name
@@ -102,7 +102,7 @@ class ResultFolder:
     def _prepare(self) -> None:
         check_output(self.output)
         self.output.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.output / ".lock")
+        self._lock = locked(self.output / ".lock")
         if self._lock is None:
             raise OutputError(f"{self.output}: another run is writing to it; wait for it, or give another folder")
         for left in self._files.glob(".*.partial-*"):  # of a run that was killed
@@ -331,21 +331,6 @@ def _read_record(path: Path) -> Record | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
-
-
-def _locked(path: Path) -> Any:
-    """An open file that no other process has locked; None if one has. Where the system has no such locks, it is just open."""
-    file = path.open("w")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
 
 
 __all__ = ["INPUTS_FOLDER", "OutputError", "ResultFolder", "check_names", "check_output"]
