@@ -52,7 +52,7 @@ def lung_pairs(folder: Path) -> list[dict[str, Any]]:
         eval/heads.py, whose test part is in no pretraining corpus; a source page with clips in two parts is in train.
 
     Raises:
-        ValueError: if a table is missing.
+        ValueError: if a table is missing, or an image cannot be read.
     """
     tables = {}
     for name in ("reports", "metadata", "clips"):
@@ -82,6 +82,10 @@ def lung_pairs(folder: Path) -> list[dict[str, Any]]:
         )
     of_page: dict[str, set[str]] = defaultdict(set)
     for row in rows:
+        if unknown := [image for image in row["images"] if image not in parts]:
+            raise ValueError(
+                f"{unknown[0]}: cannot be read with its class; leave its clip out of {folder / 'reports.csv'}"
+            )
         of_page[row["group"]] |= {parts[image] for image in row["images"]}
     for row in rows:
         row["split"], *others = of_page[row["group"]]
@@ -108,14 +112,18 @@ def make_pairs(name: str, arguments: argparse.Namespace) -> None:
     from echocare_hf.reports.phantom_exams import write_phantom_exams
 
     folder = arguments.output / "pairs" / name
+    rows = lung_pairs(arguments.data) if name == LUNG else []
     if folder.is_dir():
+        if name == LUNG and json.loads((folder / "pairs.json").read_text(encoding="utf-8")) != rows:
+            raise ValueError(
+                f"{folder}: holds other pairs or another split than {arguments.data} gives; choose another --output"
+            )
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     if name in PHANTOM_SETS:
         languages = [PHANTOM_SETS[name]]
         write_phantom_exams(folder, arguments.exams, arguments.exam_seed, languages, arguments.image_size)
         return
-    rows = lung_pairs(arguments.data)
     with written_beside(folder) as partial:
         partial.mkdir()
         (partial / "pairs.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -66,6 +66,7 @@ from echocare_hf.pretraining.stream import Batch, Changes, StreamImages, batches
 
 def pretrain(recipe: Recipe, stop: StopRequest) -> int:
     """Does what the head of this file says; returns the exit code."""
+    recipe.check()
     accelerator = make_accelerator(recipe, Path(recipe.output_dir))
     folder = RunFolder(Path(recipe.output_dir), recipe, accelerator)
     if folder.is_done:
@@ -317,7 +318,7 @@ class OneLineParser(HfArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe = parse_arguments(sys.argv[1:] if argv is None else argv)
-        recipe.check()
+        recipe.check()  # before its folder is made
         is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a run, one holds its lock
         lock = only_run(Path(recipe.output_dir), inside=True) if is_first else contextlib.nullcontext()
         with lock, StopRequest() as stop:

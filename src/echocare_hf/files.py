@@ -1,11 +1,14 @@
 """Results are written beside their place and then renamed, so that nothing half-written stands where a result belongs."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
@@ -25,18 +28,29 @@ def written_beside(target: Path) -> Iterator[Path]:
 
 
 def locked(path: Path) -> IO[str] | None:
-    """An open file that no other process has locked; None if one has. The lock ends with the process, however that ends. Where the system
-    has no such locks, it is just open."""
+    """An open file that no other process has locked; None if one has. The lock ends with the process, however that ends, and is not held
+    by the processes that it starts. Where the system or the file system has no such locks, the file is just open."""
     file = path.open("w")
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
-        pass
+        return file
     except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            file.close()
+            raise
+        return file
+    os.register_at_fork(after_in_child=file.close)
+    if not path.exists() or not os.path.samestat(
+        os.fstat(file.fileno()), path.stat()
+    ):  # removed by the run that has just ended
+        file.close()
+        return locked(path)
     return file
 
 
@@ -63,7 +77,8 @@ def only_run(output: Path, inside: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         lock.close()
 
 

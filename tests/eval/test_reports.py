@@ -50,3 +50,14 @@ def test_wrong_input_ends_with_one_line(tmp_path, capsys, action):
     assert reports.main([action, "--output", str(tmp_path / "none"), *options]) == 2
     told = capsys.readouterr().err.strip()
     assert told.startswith("error: ") and "\n" not in told and str(tmp_path) in told
+
+
+def test_pairs_of_another_split_are_not_used(shared_data, tmp_path, capsys):
+    folder = tmp_path / "pairs" / "lung_pocovid"
+    folder.mkdir(parents=True)
+    pairs = [{**pair, "split": "train"} for pair in reports.lung_pairs(shared_data / "lung_pocovid")]
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    line = ["run", "--output", str(tmp_path), "--sets", "lung_pocovid", "--data", str(shared_data / "lung_pocovid")]
+    assert reports.main(line) == 2
+    told = capsys.readouterr().err
+    assert "holds other pairs or another split" in told and "choose another --output" in told

@@ -58,7 +58,23 @@ def test_the_node_of_an_organ(organ, node):
         ("B-lines of the left lung.", "breast", ("lung",)),
         ("The internal carotid artery is open.", "liver", ("internal carotid artery",)),  # not "carotid" again
         ("The lung above the liver.", "lung", ()),
-        ("Fatty liver.", "lung", ("liver",)),
+        ("Fatty liver.", "thyroid", ("liver",)),
+        ("Liver and spleen below the diaphragm.", "lung", ()),  # seen beside it
+        ("IVC 18 mm, collapses.", "heart", ()),
+        ("Small pleural effusion.", "liver", ()),
+        ("The right kidney shows hydronephrosis.", "spine", ()),
+        ("Both ovaries are normal.", "lung", ("ovaries",)),
+        ("AP20 x CC15 mm mass, gut, AC joint.", "thyroid", ("gut",)),
+        ("Mass suspicious for CCA.", "liver", ()),
+        ("Lung consolidation.", "thyroid and carotid artery", ("Lung",)),
+        ("Lung consolidation.", "kidneys and bladder", ("Lung",)),
+        ("Bladder stone.", "kidneys and bladder", ()),
+        ("双侧股骨头位于髋臼内。", "infant_hip", ()),
+        ("内膜面毛糙。", "carotid_artery", ()),
+        ("主动脉峡部未见缩窄。", "heart", ()),
+        ("右乳突旁淋巴结。", "thyroid", ()),
+        ("肝内回声均匀。", "甲状腺", ("肝内",)),
+        ("肺部实变。", "双侧甲状腺及颈部淋巴结", ("肺部",)),
         ("Consolidation with a liver-like texture.", "lung", ()),
         ("Right kidney and bladder normal.", "liver", ()),
         ("Free fluid in the pelvis, uterus normal.", "liver", ()),
@@ -100,6 +116,8 @@ def test_a_draft_flags_them_in_its_language():
     assert "⚠ speaks of Thyroid, the examination is of: lung" in draft.to_text()
     assert draft.to_dict()["sentences"][1]["other_organs"] == ["Thyroid"]
     assert not draft.flagged  # contradicts no finding
+    german = check_report("Gut abgrenzbarer Herd.", {}, FindingThresholds({}, {}), language="de", organ="breast")
+    assert german.sentences[0].other_organs == ()
     chinese = check_report("甲状腺结节。", {}, FindingThresholds({}, {}), organ="肺").to_text()
     assert "⚠ 文字提及甲状腺，而检查部位为：肺" in chinese
     assert "speaks of" not in check_report("Thyroid nodule.", {}, FindingThresholds({}, {})).to_text()

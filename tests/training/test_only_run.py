@@ -1,5 +1,7 @@
 """Two runs never write to one folder: of the same command given twice, the second ends with one line and touches nothing."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -74,4 +76,13 @@ def test_a_killed_run_holds_nothing(tmp_path):
         other.kill()
     assert (tmp_path / ".out.lock").is_file()
     with only_run(output):
+        pass
+
+
+def test_where_a_file_system_has_no_locks_a_run_goes_on(tmp_path, monkeypatch):
+    def no_locks(*each):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with only_run(tmp_path / "out"), only_run(tmp_path / "out"):
         pass

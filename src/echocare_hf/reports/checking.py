@@ -154,7 +154,7 @@ def check_report(
             tuple(_contradictions(of_exam[index], probabilities, thresholds)),
             () if frames is None else tuple(frames[index]),
             tuple(find_quantities(part)),
-            other_organs(part, organ),
+            other_organs(part, organ) if language_code(_spoken(part, language)) in LANGUAGES else (),
         )
         for index, part in enumerate(parts)
     )

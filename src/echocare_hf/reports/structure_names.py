@@ -32,12 +32,15 @@ def name_pattern(structure: str) -> re.Pattern[str]:
     if structure in tree.ids:
         node = tree[tree.ids.index(structure)]
         known |= {node.name, *node.aliases}
-    words = sorted((name for name in known if len(name) >= _SHORTEST_NAME), key=len, reverse=True)
-    parts = [rf"(?<![A-Za-z])(?:{'|'.join(map(re.escape, words))})(?:s|es)?(?![A-Za-z])"] if words else []
     others = _other_names().get(structure.strip().lower().replace(" ", "_"), [])
-    short = [name for name in (*known, *others) if re.fullmatch("[A-Z]{2,3}", name)]
-    parts += [rf"(?-i:(?<![A-Za-z])(?:{'|'.join(short)})(?![A-Za-z]))"] if short else []
-    parts += [re.escape(name) for name in others if name not in short]
+    capitals = [name for name in (*known, *others) if re.fullmatch("[A-Z][A-Z0-9]+", name)]
+    words = sorted(
+        (name for name in known if len(name) >= _SHORTEST_NAME and name not in capitals), key=len, reverse=True
+    )
+    words += [f"{word[:-1]}ie" for word in words if word.endswith("y")]  # with the s of its plural
+    parts = [rf"(?<![A-Za-z])(?:{'|'.join(map(re.escape, words))})(?:s|es)?(?![A-Za-z])"] if words else []
+    parts += [rf"(?-i:(?<![A-Za-z])(?:{'|'.join(capitals)})(?![A-Za-z0-9]))"] if capitals else []
+    parts += [re.escape(name) for name in others if name not in capitals]
     return re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
 
@@ -46,17 +49,23 @@ def names(text: str, structure: str) -> bool:
     return name_pattern(structure).search(text) is not None
 
 
-@cache
 def organ_node(organ: str) -> int | None:
-    """The node of the anatomy tree that an organ stands for, under any name that the tree or structure_names.yaml has: of "Thyroid left
-    lobe", "left thyroid" or "甲状腺左叶"; None if nothing or several organs are named."""
+    """The node of the anatomy tree that an organ stands for, see `organ_nodes`; None if nothing or several organs are named."""
+    found = organ_nodes(organ)
+    return found[0] if len(found) == 1 else None
+
+
+@cache
+def organ_nodes(organ: str) -> tuple[int, ...]:
+    """The nodes of the anatomy tree that a text names as organs, under any name that the tree or structure_names.yaml has: of "Thyroid
+    left lobe" or "甲状腺左叶" the lobe, of "kidneys and bladder" both; of a node and its parts, the parts."""
     tree = AnatomyTree.default()
     try:
-        return tree.index(_OF_ONE_CHARACTER.get(organ.strip(), organ))
+        return (tree.index(_OF_ONE_CHARACTER.get(organ.strip(), organ)),)
     except ValueError:
         found = [node for node, identifier in enumerate(tree.ids) if names(organ, identifier)]
-    deepest = max(found, key=lambda node: tree.levels[node], default=None)
-    return deepest if deepest is not None and set(found) <= set(tree.path_nodes(deepest)) else None
+    above = {step for node in found for step in tree.path_nodes(node)[:-1]}
+    return tuple(node for node in found if node not in above)
 
 
 @cache
@@ -64,4 +73,4 @@ def _other_names() -> dict[str, list[str]]:
     return yaml.safe_load(_OTHER_NAMES.read_text(encoding="utf-8"))
 
 
-__all__ = ["name_pattern", "names", "organ_node"]
+__all__ = ["name_pattern", "names", "organ_node", "organ_nodes"]
