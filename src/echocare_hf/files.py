@@ -56,7 +56,7 @@ def locked(path: Path) -> IO[str] | None:
 
 @contextlib.contextmanager
 def only_run(output: Path, inside: bool = False) -> Iterator[None]:
-    """Keeps other runs from a folder while this one makes it.
+    """Keeps other runs from a folder while this one makes it. Folders that it made for its lock go again if nothing came into them.
 
     Args:
         output: that need not be there yet.
@@ -67,6 +67,7 @@ def only_run(output: Path, inside: bool = False) -> Iterator[None]:
     """
     output = output.resolve()
     path = output / ".lock" if inside else output.with_name(f".{output.name}.lock")
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = locked(path)
@@ -79,6 +80,8 @@ def only_run(output: Path, inside: bool = False) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
+            for folder in new:
+                folder.rmdir()
         lock.close()
 
 

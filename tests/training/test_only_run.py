@@ -61,7 +61,12 @@ def test_the_lock_ends_with_its_run(tmp_path, monkeypatch, inside):
         raise KeyError
     with only_run(Path("out"), inside):
         pass
-    assert not list(tmp_path.rglob("*.lock"))
+    with only_run(Path("new") / "parent" / "out", inside):
+        pass
+    assert not list(tmp_path.iterdir())  # nothing was made, so nothing is left
+    with only_run(Path("new") / "out", inside):
+        Path("new").joinpath("result").mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "result"]
 
 
 def test_a_killed_run_holds_nothing(tmp_path):
