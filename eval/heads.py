@@ -216,7 +216,7 @@ def test_files(arguments: argparse.Namespace) -> int:
 def parts_of_images(
     folder: Path, task: str, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
 ) -> dict[str, str]:
-    """ "train", "validation" or "test" of every image of a data set, by its path, as a task splits it.
+    """The part of every image of a data set, "train", "validation" or "test", by its path, as a task splits it.
 
     By default that of all runs here, whose test part is in no pretraining corpus.
     """

@@ -30,6 +30,7 @@ from echocare_hf.reports.pair_images import even_places
 from echocare_hf.reports.pairs import read_pairs
 from heads import ROOT, cell, parts_of_images
 from heads import ROWS as HEADS
+from runner.tables import as_table
 
 PHANTOM_SETS = {"phantoms_en": "en", "phantoms_zh": "zh"}
 LUNG = "lung_pocovid"
@@ -177,18 +178,12 @@ def table(output: Path) -> str:
 def organs_table(output: Path) -> str:
     """How often a written report is flagged for speaking of another organ: under its own organ, where none should be, and under each other
     one of the sets, where all should be; as Markdown."""
-    sets = {
-        name: read_pairs(output / "pairs" / name / "pairs.json").pairs for name in SETS if _has_pairs(output, name)
-    }
+    files = {name: output / "pairs" / name / "pairs.json" for name in SETS}
+    sets = {name: read_pairs(file).pairs for name, file in files.items() if file.is_file()}
     if not sets:
         raise ValueError(f"{output}: holds no pairs; run them first")
     organs = sorted({pair.organ for pairs in sets.values() for pair in pairs})
-    lines = [
-        "| reports | organ | flagged sentences | "
-        + " | ".join(f"flagged reports, taken for {organ}" for organ in organs)
-        + " |"
-    ]
-    lines.append("|---" * (3 + len(organs)) + "|")
+    lines = []
     for name, pairs in sets.items():
         for own in sorted({pair.organ for pair in pairs}):
             texts = [
@@ -199,12 +194,9 @@ def organs_table(output: Path) -> str:
             flagged = sum(bool(other_organs(sentence, own)) for text in texts for sentence in text)
             shares = [sum(any(other_organs(each, organ) for each in text) for text in texts) for organ in organs]
             cells = [f"{share} of {len(texts)}" for share in shares]
-            lines.append(f"| {name} | {own} | {flagged} of {sum(map(len, texts))} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _has_pairs(output: Path, name: str) -> bool:
-    return (output / "pairs" / name / "pairs.json").is_file()
+            lines.append([name, own, f"{flagged} of {sum(map(len, texts))}", *cells])
+    taken_for = [f"flagged reports, taken for {organ}" for organ in organs]
+    return as_table(["reports", "organ", "flagged sentences", *taken_for], lines)
 
 
 def _of_kind(examples: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -46,12 +46,11 @@ def locked(path: Path) -> IO[str] | None:
             raise
         return file
     os.register_at_fork(after_in_child=file.close)
-    if not path.exists() or not os.path.samestat(
-        os.fstat(file.fileno()), path.stat()
-    ):  # removed by the run that has just ended
-        file.close()
-        return locked(path)
-    return file
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    file.close()  # the run that has just ended removed it
+    return locked(path)
 
 
 @contextlib.contextmanager

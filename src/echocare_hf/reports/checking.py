@@ -144,7 +144,8 @@ def check_report(
     for name, given in (("confidences", confidences), ("frames", frames)):
         if given is not None and len(given) != len(parts):
             raise ValueError(f"{len(given)} {name} for {len(parts)} sentences: give one of each a sentence")
-    said = [text_findings(part, _spoken(part, language), organ, rules) for part in parts]
+    spoken = [language_code(_spoken(part, language)) for part in parts]
+    said = [text_findings(part, own, organ, rules) for part, own in zip(parts, spoken, strict=True)]
     of_exam = exam_statements(parts, said)
     sentences = tuple(
         DraftSentence(
@@ -154,7 +155,7 @@ def check_report(
             tuple(_contradictions(of_exam[index], probabilities, thresholds)),
             () if frames is None else tuple(frames[index]),
             tuple(find_quantities(part)),
-            other_organs(part, organ) if language_code(_spoken(part, language)) in LANGUAGES else (),
+            other_organs(part, organ) if spoken[index] in LANGUAGES else (),
         )
         for index, part in enumerate(parts)
     )
