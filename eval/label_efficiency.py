@@ -4,8 +4,9 @@
     python eval/label_efficiency.py table --output RUNS                        # what is done so far, as Markdown
     python eval/label_efficiency.py plot --output RUNS --picture docs/label_efficiency.png
 
-The split is that of eval/heads.py; of its training part a share is taken, whole groups at a time. The seed is that of weights, order and
-augmentation. All runs of a task have the same minutes of processor time for training, whatever their share.
+The split is that of eval/heads.py; of its training part a share is taken, whole groups at a time, of which larger shares hold the smaller.
+The seed is that of the share, of weights, order and augmentation. All runs of a task have the same minutes of processor time for training,
+whatever their share.
 
 Adaptation speed is how many steps it takes until the validation metric first comes within 1 % of its best (paper, Fig. 5).
 """

@@ -64,8 +64,32 @@ def test_a_share_has_whole_groups_and_about_its_size(cohort, seed, share):
     assert chosen == [sample for sample in stated if sample.name in names] == share_of(stated, share, seed)
     left = [sample for sample in stated if sample.name not in names]
     assert not {sample.group for sample in chosen if sample.group} & {sample.group for sample in left if sample.group}
-    largest = max(Counter(sample.group for sample in cohort).values())
-    assert chosen and abs(len(chosen) - share * len(cohort)) <= 2 * largest + 2
+    links = Counter(sample.group or sample.name for sample in cohort)
+    twice = {sample.group or sample.name for sample in cohort if sample.digests == ("twice",)}
+    largest = max(max(links.values()), sum(links[name] for name in twice))
+    assert chosen and abs(len(chosen) - share * len(cohort)) <= largest / 2 + 1
+
+
+@given(cohort=cohorts(), seed=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_a_larger_share_holds_the_smaller_ones(cohort, seed):
+    smaller: set[str] = set()
+    for share in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0):
+        names = {sample.name for sample in share_of(cohort, share, seed)}
+        assert smaller <= names
+        smaller = names
+    assert len(smaller) == len(cohort)
+
+
+def test_a_share_of_a_tenth_has_its_share_of_a_rare_class():
+    labels = [0] * 700 + [1] * 200 + [2] * 100
+    cohort = [replace(sample, label=label) for sample, label in zip(samples([None] * 1000), labels, strict=True)]
+    chosen = [share_of(cohort, 0.1, seed) for seed in range(5)]
+    assert [len(part) for part in chosen] == [100] * 5
+    assert len({tuple(sample.name for sample in part) for part in chosen}) == 5
+    for part in chosen:
+        counts = Counter(sample.label for sample in part)
+        assert all(abs(counts[label] - wanted) <= 3 for label, wanted in ((0, 70), (1, 20), (2, 10))), counts
 
 
 @given(cohort=cohorts(), seed=st.integers(0, 5))

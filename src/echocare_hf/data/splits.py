@@ -10,7 +10,7 @@ where the data names no groups, those that look the same. The clusters are then 
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -121,19 +121,35 @@ def split_by_group(
 def share_of(samples: Sequence[Sample], share: float, seed: int = 0) -> list[Sample]:
     """A part of some samples, whole clusters, every class in it as far as possible: for curves over the number of labels.
 
+    Of one seed a larger share holds every smaller one: the samples are halved again and again, balanced as `split_by_group` does, and a
+    share takes whole halves from one end, that where the largest cluster does not go.
+
     Args:
         samples: with distinct names; the parts that they state do not matter.
         share: above 0 and at most 1.
         seed: of the random order.
 
     Returns:
-        About `share` of the samples, at least one, in their order.
+        About `share` of the samples, at least one cluster, in their order.
     """
-    if share == 1:
-        return list(samples)
-    free = [replace(sample, split=None) for sample in samples]
-    chosen = split_by_group(free, (share, 0.0, 1.0 - share), seed).train
-    return [samples[index] for index in chosen]
+    order = sorted(range(len(samples)), key=lambda index: samples[index].name)
+    ordered = [samples[index] for index in order]
+    cluster_of, _, _ = join_clusters(ordered, None)
+    strata = _strata(ordered)
+    pool, taken, wanted = list(range(len(ordered))), [], share * len(ordered)
+    halves = [-1] * len(ordered)
+    while len({cluster_of[index] for index in pool}) > 1:
+        _deal(pool, cluster_of, strata, np.array([0.5, 0.5]), seed, halves)
+        first, second = ([index for index in pool if halves[index] == half] for half in (1, 0))
+        if wanted <= len(first):
+            pool = first
+        else:
+            pool = second
+            taken += first
+            wanted -= len(first)
+    if not taken or wanted >= len(pool) / 2:
+        taken += pool
+    return [samples[index] for index in sorted(order[index] for index in taken)]
 
 
 def _check_fractions(fractions: Sequence[float]) -> np.ndarray:
@@ -252,7 +268,7 @@ def _greedy(counts: np.ndarray, desired: np.ndarray, wanted: np.ndarray, rng: np
 
     Args:
         counts: `(clusters, columns)`, what each cluster brings.
-        desired: `(3, columns)`, what each part shall have.
+        desired: `(parts, columns)`, what each part shall have.
         wanted: the parts that shall not stay empty.
         rng: of the order in which clusters are dealt.
 

@@ -31,7 +31,10 @@ class FinetuneArguments:
         default="echocare-tiny",
         metadata={"help": "folder or Hub id of an EchoCare checkpoint; tiny, base or large for random weights"},
     )
-    seed: int = field(default=0, metadata={"help": "of the weights, the order and the augmentation"})
+    seed: int = field(
+        default=0,
+        metadata={"help": "of the weights, the order, the augmentation and the labels that --train_share takes"},
+    )
     split_seed: int | None = field(default=None, metadata={"help": "of the split; --seed if not given"})
     fractions: list[float] = field(
         default_factory=lambda: [0.7, 0.15, 0.15], metadata={"help": "shares of train, validation and test"}

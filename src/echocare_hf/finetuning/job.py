@@ -105,7 +105,7 @@ def open_job(task_name: TaskName, arguments: FinetuneArguments, data: LabelledDa
     parts = {name: [data.samples[index] for index in getattr(split, name)] for name in PARTS}
     print(split.report(), flush=True)
     if arguments.train_share < 1:
-        parts["train"] = share_of(parts["train"], arguments.train_share, split_seed)
+        parts["train"] = share_of(parts["train"], arguments.train_share, arguments.seed)
         print(f"{len(parts['train'])} of {len(split.train)} training samples, as --train_share says", flush=True)
     for name in ("train", "validation"):
         if not parts[name]:

@@ -81,7 +81,8 @@ def open_report_job(arguments: ReportArguments, work: Path, data: ReportData | N
         if not parts[name]:
             raise ValueError(f"{data.source}: has no {name} part; give it a share with --fractions")
     if arguments.train_share < 1:
-        chosen = {pair.name for pair in share_of([labelled[row] for row in split.train], arguments.train_share, seed)}
+        taken = share_of([labelled[row] for row in split.train], arguments.train_share, arguments.seed)
+        chosen = {pair.name for pair in taken}
         print(f"{len(chosen)} of {len(parts['train'])} training reports, as --train_share says", flush=True)
         parts["train"] = [pair for pair in parts["train"] if pair.name in chosen]
     model, processor, is_trained = open_generator(arguments, parts["train"])
