@@ -77,6 +77,12 @@ def data_hash(data: LabelledData | ReportData) -> str:
     return digest(sorted(_line(sample) for sample in data.samples))
 
 
+def stated_split_hash(data: LabelledData | ReportData) -> str | None:
+    """sha256 of the parts that the data themselves state; None if they state none, and all is dealt out."""
+    stated = [f"{sample.split}\t{sample.name}" for sample in data.samples if sample.split is not None]
+    return digest(sorted(stated)) if stated else None
+
+
 def split_hash(parts: Mapping[str, Sequence[Sample]]) -> str:
     """sha256 of which sample is in which part."""
     return digest(sorted(f"{part}\t{sample.name}" for part, samples in parts.items() for sample in samples))

@@ -25,7 +25,7 @@ from .cases import Predictions, case_table
 from .contact import keep_worst
 from .contenders import Contender
 from .measures import folders_of, measure
-from .provenance import data_hash, machine, now, split_hash, versions
+from .provenance import data_hash, machine, now, split_hash, stated_split_hash, versions
 from .report_trial import RETRIEVAL_ENCODER, report_trial
 from .store import (
     Trial,
@@ -76,7 +76,9 @@ class Bench:
             values = {name: values[name] for name in known if name in values}
         described = contender.describe(self.pretrained)
         told = {name: described.get(name) for name in ("source", "random_weights", "weights_sha256")}
-        return {"task": self.subject.task, "data_sha256": self.data_sha256, **told, **values}
+        stated = stated_split_hash(self.data)
+        split = {} if stated is None else {"stated_split_sha256": stated}
+        return {"task": self.subject.task, "data_sha256": self.data_sha256, **split, **told, **values}
 
     def folder(self, contender: Contender, seed: int) -> Path:
         return trial_folder(self.output, self.subject.key, contender.slug, seed)

@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,13 @@ import pytest
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "eval"))
+from echocare_hf.data.labelled import Sample
+from echocare_hf.finetuning import FinetuneArguments
 from runner import case_metrics, comparisons, headlines, plots, plots_results, store, subjects, summary, tables
 from runner.case_metrics import one_row_a_value
+from runner.contenders import contender
 from runner.store import Trial
+from runner.trial import Bench
 from tasks import TASKS
 
 
@@ -159,6 +164,23 @@ def test_an_unfinished_trial_goes_on_with_its_own_settings_alone(tmp_path):
     store.keep_settings(tmp_path, settings, goes_on=True)
     with pytest.raises(ValueError, match="unfinished trial with another weights_sha256"):
         store.keep_settings(tmp_path, settings | {"weights_sha256": "2"}, goes_on=True)
+
+
+def test_another_stated_split_is_another_experiment(tmp_path):
+    def settings(*parts):
+        samples = [Sample(f"{row}.png", (f"{row}.png",), label=0, split=part) for row, part in enumerate(parts)]
+        bench = Bench(SimpleNamespace(task="classification"), SimpleNamespace(samples=samples), tmp_path)
+        return bench.settings(contender("pixels"), FinetuneArguments(data="folder"))
+
+    before = settings("train", "validation", "test")
+    store.write_trial(
+        tmp_path / "0", {**dict.fromkeys(store.NEEDED), "settings": before}, pd.DataFrame({"case": ["a"]})
+    )
+    assert store.finished_trial(tmp_path / "0", settings("train", "validation", "test")) is not None
+    for other in (("train", "test", "validation"), (None, None, None)):
+        with pytest.raises(ValueError, match="another stated_split_sha256"):
+            store.finished_trial(tmp_path / "0", settings(*other))
+    assert "stated_split_sha256" not in settings(None, None, None)
 
 
 def test_one_process_at_a_time_works_on_a_trial(tmp_path, capsys):
