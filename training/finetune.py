@@ -78,7 +78,7 @@ def finetune(task_name: str, arguments: FinetuneArguments) -> Path:
     record = run_record(job, {"validation": validation, "test": test}, trainer, start)
     if start_of_head is not None:
         if kept:
-            print("training brought nothing better than the start of the head: these weights are kept", flush=True)
+            print("training clearly made the start of the head worse: the weights before it are kept", flush=True)
         record["head_start"] = {"validation": rounded({task.best_metric: start_of_head.metric}), "kept": kept}
     (final / "metrics.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_predictions(task, sets["validation"].samples, predictions, validation).save(final / "predictions.png")

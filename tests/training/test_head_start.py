@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from echocare_hf import EchoCareConfig
-from echocare_hf.finetuning import FinetuneArguments, open_job, train, with_adapters
+from echocare_hf.finetuning import FinetuneArguments, fitting, open_job, train, with_adapters
 from echocare_hf.finetuning import head_start as module
 from echocare_hf.finetuning.head_start import HeadStart, start_head
 
@@ -33,17 +33,31 @@ def answers(job, model, part):
         ).logits
 
 
-@pytest.mark.parametrize("pooling", ["all", "last"])
-def test_classes_are_those_of_a_logistic_regression(arguments, pooling, monkeypatch):
+def features_of(job, model, part):
+    """Of the images as they are, and for training behind them those of the first epoch, augmented if anything is."""
+    data = job.sets[part]
+    images = [data.task.example(data.item(row), None)["pixel_values"] for row in range(len(data))]
+    if part == "train":
+        images += [data[row]["pixel_values"] for row in range(len(data))]
+    with torch.inference_mode():
+        features = [module.pooled_features(model.echocare.eval(), image[None])[0][0] for image in images]
+    return torch.stack(features).double().numpy()
+
+
+@pytest.mark.parametrize("pooling, augmentation", [("all", 1.0), ("last", 1.0), ("all", 0.0)])
+def test_classes_are_those_of_a_logistic_regression(arguments, pooling, augmentation, monkeypatch):
     monkeypatch.setattr(module, "STRENGTHS", (1e-2,))
-    job = open_job("classification", replace(arguments, label=["label"]))
+    job = open_job("classification", replace(arguments, label=["label"], augmentation=augmentation))
     job.config.classifier_pooling = pooling
     model = job.model()
     start = start_head(job, model)
-    features = {part: module._features(job, model, part) for part in ("train", "validation")}
-    labels = [sample.label for sample in job.parts["train"]]
+    train, validation = (features_of(job, model, part) for part in ("train", "validation"))
+    images, labels = len(job.parts["train"]), [sample.label for sample in job.parts["train"]] * 2
+    assert np.allclose(train[:images], train[images:]) is not bool(augmentation)
+    if not augmentation:
+        train, labels = train[:images], labels[:images]
     oracle = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, class_weight="balanced", max_iter=2000))
-    expected = oracle.fit(features["train"], labels).predict_proba(features["validation"])
+    expected = oracle.fit(train, labels).predict_proba(validation)
     torch.testing.assert_close(
         answers(job, model, "validation").softmax(-1), torch.from_numpy(expected).float(), rtol=1e-3, atol=1e-3
     )
@@ -56,11 +70,11 @@ def test_measured_values_are_those_of_a_ridge_regression(arguments, monkeypatch)
     job = open_job("regression", replace(arguments, target=["radius_mm"]))
     model = job.model()
     assert start_head(job, model) is not None
-    features = {part: module._features(job, model, part) for part in ("train", "validation")}
+    train, validation = (features_of(job, model, part) for part in ("train", "validation"))
     values = np.array([sample.targets["radius_mm"] for sample in job.parts["train"]])
     oracle = make_pipeline(StandardScaler(), Ridge(alpha=10.0))
-    oracle.fit(features["train"], (values - values.mean()) / values.std())
-    expected = oracle.predict(features["validation"]) * values.std() + values.mean()
+    oracle.fit(train, np.tile((values - values.mean()) / values.std(), 2))
+    expected = oracle.predict(validation) * values.std() + values.mean()
     torch.testing.assert_close(
         answers(job, model, "validation")[:, 0], torch.from_numpy(expected).float(), rtol=1e-3, atol=1e-3
     )
@@ -140,6 +154,26 @@ def test_the_start_is_kept_if_training_brings_nothing_better(best, greater, kept
     assert bool((model.weight == 5.0).all()) is not kept
 
 
+@pytest.mark.parametrize(("ruined", "kept"), [(True, True), (False, False)])
+def test_training_is_undone_where_it_clearly_made_the_start_worse(ruined, kept, arguments, tmp_path, monkeypatch):
+    """A head that is wrong by a hundred deviations is clearly worse; one that is behind by a millionth is not."""
+
+    def spoil(trainer, last):
+        with torch.no_grad():
+            trainer.model.classifier.bias.add_(100.0 if ruined else 0.01)
+        found = trainer.assess(trainer.eval_dataset)[0][job.task.best_metric]
+        trainer.state.best_metric = found if ruined else started[-1].metric + 1e-6
+
+    started = []
+    monkeypatch.setattr(fitting, "train", spoil)
+    monkeypatch.setattr(fitting, "start_head", lambda *given: started.append(start_head(*given)) or started[-1])
+    job = open_job("regression", replace(arguments, target=["radius_mm"]))
+    model = job.model()
+    fitted = fitting.fit(job, model, tmp_path)
+    assert fitted.kept is kept and fitted.head_start.metric < fitted.trainer.state.best_metric
+    assert torch.equal(model.classifier.bias, started[-1].weights["classifier.bias"]) is kept
+
+
 @pytest.mark.parametrize("share, expected", [(0.5, [False, False, True, True]), (0.0, [True] * 4), (1.0, [False] * 4)])
 def test_the_encoder_joins_in_when_a_share_of_the_schedule_is_done(arguments, share, expected, tmp_path):
     job = open_job(
@@ -184,13 +218,15 @@ def test_clips_start_from_a_ridge_regression_of_the_mean_frame(arguments, tmp_pa
     for part in ("train", "validation"):
         data = job.sets[part]
         clips = [data.task.example(data.item(row), None)["pixel_values"] for row in range(len(data))]
+        if part == "train":
+            clips += [data[row]["pixel_values"] for row in range(len(data))]  # augmented
         with torch.inference_mode():
             means[part] = np.stack(
                 [module.pooled_features(model.echocare.eval(), clip)[0].mean(0).double().numpy() for clip in clips]
             )
     values = np.array([sample.targets["size_mm"] for sample in job.parts["train"]])
     oracle = make_pipeline(StandardScaler(), Ridge(alpha=10.0))
-    oracle.fit(means["train"], (values - values.mean()) / values.std())
+    oracle.fit(means["train"], np.tile((values - values.mean()) / values.std(), 2))
     expected = oracle.predict(means["validation"]) * values.std() + values.mean()
     data = job.sets["validation"]
     batch = data.task.collate([data.task.example(data.item(row), None) for row in range(len(data))])

@@ -31,7 +31,9 @@ Training took up to {0} frames spread over the whole clip, while the pipeline ta
 `frame_sampling_rate` the number of frames of the file divided by {0}.
 """
 
-_START = "; it brought nothing better than the linear model of the features that it began with, and these are the weights before it"
+_START = (
+    "; it clearly made the linear model of the features that it began with worse, and these are the weights before it"
+)
 
 _SHARES = ("accuracy",)  # figures that are a share of cases, whose interval follows from their number
 _SMALL = 200  # cases of a part, below which the card warns

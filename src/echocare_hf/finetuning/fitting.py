@@ -1,4 +1,4 @@
-"""Training as `training/finetune.py` does it: the start of the head, adapters, the schedule, and the better of start and end."""
+"""Training as `training/finetune.py` does it: the start of the head, adapters, the schedule; the start again, if it was clearly better."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,9 @@ from .head_start import HeadStart, start_head
 from .job import Job
 from .models import with_adapters
 from .trainer import TaskTrainer, train
+from .uncertainty import difference_error
+
+CLEARLY = 2.0  # standard errors
 
 
 @dataclass
@@ -18,7 +21,7 @@ class Fitted:
     Attributes:
         trainer: with the best weights in its model.
         head_start: how good the model was before training; None where its head started from random weights.
-        kept: whether training brought nothing better than that start, so that its weights are back.
+        kept: whether training clearly made that start worse, so that its weights are back.
     """
 
     trainer: TaskTrainer
@@ -41,11 +44,37 @@ def fit(job: Job, model: torch.nn.Module, checkpoints: Path, last: str | None = 
     start = start_head(job, model)
     if job.arguments.lora_rank:
         model = with_adapters(model, job.arguments.lora_rank)
-        start = start and HeadStart.of(model, start.metric)
+        start = start and HeadStart.of(model, start.metric, start.predictions)
     trainer = job.trainer(model, checkpoints)
     train(trainer, last)
-    kept = start is not None and start.restore_if_better(model, trainer.state.best_metric, job.task.greater_is_better)
+    kept = start is not None and _clearly_better(job, start, trainer)
+    if kept:
+        assert start is not None
+        model.load_state_dict(start.weights)
     return Fitted(trainer, start, kept)
+
+
+def _clearly_better(job: Job, start: HeadStart, trainer: TaskTrainer) -> bool:
+    """Whether the validation part says that training made the start of the head worse, by more than two standard errors.
+
+    By less it cannot tell them apart, and choosing the better of both by it chose the worse for people who were left out
+    (docs/results.md, "The start of a head").
+    """
+    best = trainer.state.best_metric
+    if best is None:  # the metric was not defined in any epoch
+        return True
+    ahead = start.metric - best if job.task.greater_is_better else best - start.metric
+    if not ahead > 0:
+        return False
+    samples = job.parts["validation"]
+    trained = trainer.assess(job.sets["validation"], last=False)[1]
+    error = difference_error(
+        lambda predictions, drawn: job.task.metrics(predictions, drawn, last=False)[job.task.best_metric],
+        start.predictions,
+        trained,
+        samples,
+    )
+    return ahead > CLEARLY * error
 
 
 __all__ = ["Fitted", "fit"]

@@ -1,13 +1,13 @@
 """The head of a trained encoder starts from a linear model on its features, not from random weights.
 
 A random head sends random gradients into the encoder, which forget what it knows before the head has learned anything. So features of all
-training images are computed once, a linear model is fitted to them, its strength chosen on the validation part, and its weights become
-the head's. Then all is trained. What was there at the start is kept if training brings nothing better.
+training images are computed, as they are and augmented, a linear model is fitted to both, its strength chosen on the validation part, and
+its weights become the head's. Then all is trained. What was there at the start is kept if training clearly made it worse.
 
 Source: Kumar et al. 2022, Fine-tuning can distort pretrained features and underperform out-of-distribution (LP-FT).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,23 @@ Fit = Callable[
 
 @dataclass(frozen=True)
 class HeadStart:
-    """The model as it was before training, and the deciding metric that it had on the validation part."""
+    """The model as it was before training.
+
+    Attributes:
+        metric: the deciding one, on the validation part.
+        weights: all of them.
+        predictions: of the samples of the validation part.
+    """
 
     metric: float
     weights: dict[str, Tensor]
+    predictions: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, model: nn.Module, metric: float) -> "HeadStart":
+    def of(cls, model: nn.Module, metric: float, predictions: Sequence[Any] = ()) -> "HeadStart":
         """The model as it is now."""
-        return cls(metric, {name: value.clone() for name, value in model.state_dict().items()})
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        return cls(metric, weights, tuple(predictions))
 
     def restore_if_better(self, model: nn.Module, best: float | None, greater_is_better: bool) -> bool:
         """Puts the weights back unless training found something better; says whether it did."""
@@ -127,16 +135,19 @@ def start_head(job: Job, model: Any) -> HeadStart | None:
     if job.checkpoint is None or not job.arguments.head_start or path is None:
         return None
     with memory_advice(job.task, job.arguments):
-        metric = fit_head(job, model, path)
+        metric, predictions = fit_head(job, model, path)
     print(
         f"the head starts from a linear model of the features: validation {job.task.best_metric} {metric:.3f}",
         flush=True,
     )
-    return HeadStart.of(model, metric)
+    return HeadStart.of(model, metric, predictions)
 
 
-def fit_head(job: Job, model: Any, path: LinearPath) -> float:
+def fit_head(job: Job, model: Any, path: LinearPath) -> tuple[float, list[Any]]:
     """Fits the linear model in a head to the features that the encoder has now: of a clip, the mean of its frames'.
+
+    Each training image counts twice, as it is and as its first augmentation makes it, if there is any: on people, clips and images that
+    were left out the model errs less so (docs/results.md, "The start of a head").
 
     Args:
         job: a classification or regression of images or clips.
@@ -144,29 +155,32 @@ def fit_head(job: Job, model: Any, path: LinearPath) -> float:
         path: of the model, is set.
 
     Returns:
-        The task's deciding metric on the validation part.
+        The task's deciding metric on the validation part, and the predictions that have it.
     """
-    features = {part: _features(job, model, part) for part in ("train", "validation")}
-    mean, deviation = features["train"].mean(0), features["train"].std(0) + 1e-6
-    scaled = (features["train"] - mean) / deviation
-    labels = _labels(job)
+    known, labels = _features(job, model, "train"), _labels(job)
+    if job.arguments.augmentation > 0:
+        known = np.concatenate((known, _features(job, model, "train", augmented=True)))
+        labels = np.concatenate((labels, labels))
+    validation = _features(job, model, "validation")
+    mean, deviation = known.mean(0), known.std(0) + 1e-6
+    scaled = (known - mean) / deviation
     fit = _fit_for(job, labels)
-    best: tuple[float, Array, Array] | None = None
+    best: tuple[float, list[Any], Array, Array] | None = None
     for strength in STRENGTHS:
         weight, bias = fit(scaled, strength)
         path.set(weight, bias, mean, deviation)
-        value = _measure(job, path, features["validation"])
+        value, predictions = _measure(job, path, validation)
         better = best is None or (value > best[0] if job.task.greater_is_better else value < best[0])
         if better or (best is not None and np.isnan(best[0])):
-            best = value, weight, bias
+            best = value, predictions, weight, bias
     assert best is not None
-    path.set(best[1], best[2], mean, deviation)
-    return best[0]
+    path.set(*best[2:], mean, deviation)
+    return best[:2]
 
 
 @torch.inference_mode()
-def _features(job: Job, model: Any, part: str) -> Array:
-    """Pooled features of all images or clips of a part, as they are: (images, features)."""
+def _features(job: Job, model: Any, part: str, augmented: bool = False) -> Array:
+    """Pooled features of all images or clips of a part, as they are or augmented: (images, features)."""
     data = job.sets[part]
     size = min(BATCH, 2 * job.arguments.batch_size)
     training = model.training
@@ -174,7 +188,8 @@ def _features(job: Job, model: Any, part: str) -> Array:
     found = []
     for start in range(0, len(data), size):
         rows = range(start, min(start + size, len(data)))
-        batch = data.task.collate([data.task.example(data.item(row), None) for row in rows])
+        examples = [data[row] if augmented else data.task.example(data.item(row), None) for row in rows]
+        batch = data.task.collate(examples)
         found.append(_pooled(model, batch).double())
     model.train(training)
     return torch.cat(found).numpy()
@@ -260,13 +275,13 @@ def _ridge(features: Array, targets: Array, strength: float) -> tuple[Array, Arr
     return weights, biases
 
 
-def _measure(job: Job, path: LinearPath, features: Array) -> float:
-    """The deciding metric of the head on features of the validation part."""
+def _measure(job: Job, path: LinearPath, features: Array) -> tuple[float, list[Any]]:
+    """The deciding metric of the head on features of the validation part, and its predictions."""
     outputs = EchoCareVideoClassifierOutput(logits=label_logits(path.answer(features), job.config))
     samples = job.parts["validation"]
     data = job.sets["validation"]
     predictions = job.task.predict(outputs, samples, [data.item(row) for row in range(len(data))])
-    return float(job.task.metrics(predictions, samples, last=False)[job.task.best_metric])
+    return float(job.task.metrics(predictions, samples, last=False)[job.task.best_metric]), predictions
 
 
 __all__ = ["SETTLED", "HeadStart", "LinearPath", "binary_columns", "fit_head", "start_head"]
