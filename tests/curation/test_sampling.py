@@ -72,6 +72,29 @@ def test_a_video_is_sampled_by_its_clock(tmp_path):
     assert [item.frame for item in items] == [0, 16, 32]
 
 
+def test_a_video_that_wrongly_states_one_frame_is_sampled_by_its_clock(tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    path = tmp_path / "loop.avi"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("rawvideo", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "bgr24"
+        for frame in levels():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"avih") + 24, content.index(b"strh") + 40):  # dwTotalFrames, dwLength
+        content[place : place + 4] = (1).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert sampled(path, every_seconds=0.5) == [0, 10, 20, 30]
+
+
+def test_an_animation_that_states_no_duration_falls_back_to_frames(tmp_path):
+    path = tmp_path / "loop.png"
+    first, *others = [Image.fromarray(frame) for frame in levels(25)]
+    first.save(path, save_all=True, append_images=others)  # a delay of 0 in APNG: as fast as can be
+    assert sampled(path, every_seconds=0.5) == [0, 10, 20]
+
+
 def test_files_without_times_fall_back_to_frames(tmp_path):
     path = tmp_path / "stack.tif"
     first, *others = [Image.fromarray(frame) for frame in levels(25)]

@@ -1,12 +1,15 @@
 """Video files: what PyAV encodes here must come back, near enough for a lossy codec and exact for a lossless one."""
 
 import io
+import struct
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from reading_helpers import smooth_colour
 
-from echocare_hf.data.reading import UnreadableFileError, read_ultrasound
+from echocare_hf.data.reading import UnreadableFileError, open_ultrasound, read_ultrasound
 
 av = pytest.importorskip("av")
 
@@ -133,3 +136,132 @@ def test_too_much_to_decode_is_refused_before_decoding(tmp_path, monkeypatch):
         read_ultrasound(path)
     assert len(read_ultrasound(path, every=2).frames) == 6
     assert len(read_ultrasound(path, max_frames=6).frames) == 6
+
+
+def read_both(path, **options):
+    """The record, after a check that reading frame by frame gives the same."""
+    record = read_ultrasound(path, **options)
+    with open_ultrasound(path, **options) as source:
+        frames = list(source)
+        assert (source.height, source.width) == record.frames.shape[1:3]
+    np.testing.assert_array_equal(np.stack([frame.pixels for frame in frames]), record.frames)
+    assert [frame.time_ms for frame in frames] == pytest.approx(record.frame_times_ms)
+    assert [frame.index for frame in frames] == list(
+        range(0, len(frames) * options.get("every", 1), options.get("every", 1))
+    )
+    return record
+
+
+# Display matrices as cameras and phones write them (a, b, c, d of ISO/IEC 14496-12), and what numpy makes of the pixels.
+TURNS = {
+    "quarter": ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
+    "half": ((-1, 0, 0, -1), lambda frame: np.rot90(frame, 2)),
+    "three quarters": ((0, -1, 1, 0), lambda frame: np.rot90(frame, 1)),
+    "mirrored": ((-1, 0, 0, 1), np.fliplr),
+    "upside down": ((1, 0, 0, -1), np.flipud),
+    "transposed": ((0, 1, 1, 0), lambda frame: frame.transpose(1, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_the_display_matrix_is_honoured(tmp_path, turn):
+    path = write_video(tmp_path / "cine.mp4")
+    stored = read_ultrasound(path).frames
+    content = path.read_bytes()
+
+    def matrix(a, b, c, d):
+        return struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+
+    place = content.index(matrix(1, 0, 0, 1), content.index(b"tkhd"))
+    path.write_bytes(content[:place] + matrix(*TURNS[turn][0]) + content[place + 36 :])
+    expected = np.stack([TURNS[turn][1](frame) for frame in stored])
+    record = read_both(path)
+    np.testing.assert_array_equal(record.frames, expected)
+    assert (record.metadata["height"], record.metadata["width"]) == expected.shape[1:3]
+
+
+def test_what_an_edit_list_leaves_out_is_no_loss(tmp_path):
+    """A clip that was trimmed without encoding it anew still holds all pictures and shows some of them."""
+    trimmed = tmp_path / "trimmed.mp4"
+    with (
+        av.open(str(write_video(tmp_path / "cine.mp4"))) as whole,
+        av.open(str(trimmed), "w", options={"avoid_negative_ts": "disabled"}) as container,
+    ):
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                shift = round(7 / 25 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                container.mux(packet)
+    with av.open(str(trimmed)) as container:
+        assert container.streams.video[0].frames == 12
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    record = read_both(trimmed)
+    assert len(shown) == 5
+    np.testing.assert_array_equal(record.frames, np.stack(shown))
+    assert record.metadata["num_frames"] == read_ultrasound(trimmed, max_frames=2).metadata["num_frames"] == 5
+    with open_ultrasound(trimmed) as source:
+        assert source.num_frames == 5
+
+
+def test_avi_with_frames_out_of_order(tmp_path):
+    """AVI has no presentation times: with B-frames FFmpeg gives each frame the place of another."""
+    path = write_video(tmp_path / "cine.avi", "libx264", options={})
+    with av.open(str(path)) as container:
+        seconds = [frame.time for frame in container.decode(video=0)]
+    assert seconds != sorted(seconds)
+    assert read_both(path).frame_times_ms == pytest.approx([40 * index for index in range(12)])
+    assert read_both(path, every=5).frame_times_ms == pytest.approx([0, 200, 400])
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_times_of_joined_recordings_go_on(tmp_path, every):
+    one = write_video(tmp_path / "one.mpg", "mpeg2video")
+    joined = tmp_path / "joined.mpg"
+    joined.write_bytes(one.read_bytes() * 2)
+    assert read_both(joined, every=every).frame_times_ms == pytest.approx(list(range(0, 24 * 40, 40 * every)))
+
+
+def test_a_frame_that_is_out_of_order_by_a_little_has_the_time_of_the_one_before():
+    from echocare_hf.data.reading_video import _Clock
+
+    container, video = SimpleNamespace(format=SimpleNamespace(name="matroska,webm")), SimpleNamespace(average_rate=25)
+    clock = _Clock(container, video)
+    seconds = [5.0, 5.08, 5.04, 5.12, None, 5.2]
+    assert [clock.tell(*each) for each in enumerate(seconds)] == pytest.approx([0, 80, 80, 120, 160, 200])
+
+
+@pytest.mark.parametrize("stated", [1, 13])
+def test_a_number_of_frames_that_is_not_true(tmp_path, stated):
+    path = write_video(tmp_path / "cine.avi", "rawvideo", "bgr24")
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"avih") + 24, content.index(b"strh") + 40):  # dwTotalFrames, dwLength
+        assert content[place : place + 4] == struct.pack("<I", 12)
+        content[place : place + 4] = struct.pack("<I", stated)
+    path.write_bytes(content)
+    assert read_both(path).metadata["num_frames"] == 12
+    assert read_ultrasound(path, max_frames=1).metadata.get("num_frames") != 1
+    with open_ultrasound(path) as source:
+        assert source.is_clip and source.num_frames != 1
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+def test_one_frame(tmp_path, suffix):
+    record = read_both(write_video(tmp_path / f"cine.{suffix}", frames=FRAMES[:1]))
+    assert (record.frame_times_ms, record.metadata["num_frames"]) == ((0,), 1)
+
+
+def test_a_rate_that_varies(tmp_path):
+    path = tmp_path / "cine.mkv"
+    times = [0, 40, 80, 500, 540, 1500, 1540, 1580, 2600, 2640]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "bgr0"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for frame, time_ms in zip(FRAMES, times, strict=False):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    assert read_both(path).frame_times_ms == pytest.approx(times)
+    assert read_both(path, every=3).frame_times_ms == pytest.approx(times[::3])

@@ -76,10 +76,10 @@ def _read_in_time(path: str, seconds: float, every: int) -> tuple[UltrasoundReco
     A clip above `WHOLE_BYTES` is decoded with a stride that follows from the mean frame rate of its start, so that memory follows the
     frames that are kept; two of them are then at least `seconds` minus one frame apart.
     """
-    first = read_ultrasound(path, max_frames=1)
-    if first.metadata.get("num_frames") == 1:
+    first = read_ultrasound(path, max_frames=2)  # what a header says of the number need not be true
+    if len(first.frames) == 1:
         return first, [0]
-    most = max(2, WHOLE_BYTES // first.frames.nbytes)
+    most = max(2, WHOLE_BYTES // first.frames[0].nbytes)
     times = first.frame_times_ms
     if times is not None:
         start = read_ultrasound(path, max_frames=most + 1)

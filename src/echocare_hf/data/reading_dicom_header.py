@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, EnhancedUSVolumeStorage
 
@@ -181,19 +182,20 @@ def read_modality(dataset: Dataset) -> Modality:
 def read_frame_times(dataset: Dataset, num_frames: int) -> list[float] | None:
     """Time of each of the file's frames in ms after the first; None for a still or where the header is silent.
 
-    Frame Time Vector if it has one entry a frame, else Frame Time, else Cine Rate, else Recommended Display Frame
-    Rate (PS3.3 C.7.6.5).
+    Frame Time Vector if it has one entry a frame, none of them below 0, else Frame Time, else Cine Rate, else Recommended
+    Display Frame Rate (PS3.3 C.7.6.5). Frame Time goes first where Frame Increment Pointer names it (C.7.6.6.1.1).
     """
     if num_frames < 2:
         return None
     vector = [_number(value) for value in _values(dataset, "FrameTimeVector")]
-    increments = [value for value in vector if value is not None]
-    if len(increments) == len(vector) == num_frames and any(increments):
+    increments = [value for value in vector if value is not None and value >= 0]
+    step = _number(dataset.get("FrameTime"))
+    is_even = dataset.get("FrameIncrementPointer") == tag_for_keyword("FrameTime") and step is not None and step > 0
+    if len(increments) == len(vector) == num_frames and any(increments) and not is_even:
         times = [0.0]
         for increment in increments[1:]:  # the first increment belongs to the first frame, and is 0
             times.append(times[-1] + increment)
         return times
-    step = _number(dataset.get("FrameTime"))
     if not step or step < 0:
         rates = (_number(dataset.get(keyword)) for keyword in ("CineRate", "RecommendedDisplayFrameRate"))
         rate = next((rate for rate in rates if rate and rate > 0), None)
