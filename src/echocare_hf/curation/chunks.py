@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import features
 
 from echocare_hf.data.reading_volume import first_bytes, header_value
 
@@ -25,6 +26,7 @@ from .tables import write_parquet
 _BLOCK = 1024**2
 _FILES_AT_A_TIME = 32768  # that share their hash with another
 _READERS = ("SimpleITK", "av", "gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
+_CODECS = ("avif", "jpg_2000", "webp")  # of Pillow
 """Modules of optional packages that decide which files can be read."""
 
 
@@ -97,8 +99,12 @@ def _data_state(path: str) -> list[tuple[int, int]]:
 
 
 def installed_readers() -> list[str]:
-    """The optional readers that can be imported, sorted: a file that none could read is measured anew once there is another."""
-    return [name for name in _READERS if importlib.util.find_spec(name) is not None]
+    """The optional readers that can be imported and the optional decoders of Pillow, sorted.
+
+    A file that none could read is measured anew once there is another.
+    """
+    optional = [name for name in _READERS if importlib.util.find_spec(name) is not None]
+    return sorted([*optional, *(codec for codec in _CODECS if features.check(codec))])
 
 
 def _modified(path: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from echocare_hf.data.labelled.fingerprint import grey_values, perceptual_hash, pixel_digest
-from echocare_hf.data.reading import read_ultrasound
+from echocare_hf.data.reading import UnsupportedFormatError, read_ultrasound
 from echocare_hf.data.reading_record import UltrasoundRecord, UnreadableFileError
 
 from .options import CurateOptions
@@ -30,7 +30,7 @@ def decode(file: FoundFile, options: CurateOptions) -> tuple[list[Item], list[Dr
 
     Returns:
         An item a frame with its fingerprints; or none, and the reason: "corrupt" for what cannot be read, "too_large" for what would
-        take too much memory, "missing_reader" where an optional package is not installed.
+        take too much memory, "missing_reader" where an optional package is not installed, "unsupported_format" for HEIC.
 
     Raises:
         OSError: if the memory does not suffice, which says nothing of the file.
@@ -43,6 +43,8 @@ def decode(file: FoundFile, options: CurateOptions) -> tuple[list[Item], list[Dr
             record, numbers = _read_in_time(file.path, options.every_seconds, options.every)
     except ImportError as error:
         return [], [drop_file(file, "decode", "missing_reader", _without_path(error, file))]
+    except UnsupportedFormatError as error:
+        return [], [drop_file(file, "decode", "unsupported_format", _without_path(error, file))]
     except (UnreadableFileError, FileNotFoundError) as error:
         detail = _without_path(error, file)
         is_too_large = any(words in detail.removeprefix(file.name) for words in _TOO_LARGE)

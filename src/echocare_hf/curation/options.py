@@ -8,7 +8,7 @@ from typing import Literal
 
 from echocare_hf.data.labelled.fingerprint import NEAR_DISTANCE
 
-MEASURE_VERSION = 7
+MEASURE_VERSION = 8
 """Raised whenever a step between reading a file and storing its image changes its result: older intermediate files are then ignored."""
 
 _MEASURING = (

@@ -33,7 +33,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.-]+)?")
 _MANIFESTS = (".csv", ".tsv", ".jsonl", ".json")
 _TABLES = (*_MANIFESTS, ".md", ".txt")
 _LISTED = pa.schema({"source": pa.string(), "name": pa.string(), "path": pa.binary(), "size": pa.int64()})
-_SUFFIXES = (*IMAGE_FORMATS, ".dic", ".nii", ".nii.gz", ".mhd", ".mha")
+_SUFFIXES = (*IMAGE_FORMATS, ".heic", ".heif", ".dic", ".nii", ".nii.gz", ".mhd", ".mha")
 
 
 @dataclass(frozen=True)

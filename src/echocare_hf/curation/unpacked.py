@@ -11,16 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from echocare_hf.data.reading_codecs import codec_of
 from echocare_hf.files import written_beside
 
 from .archives import MAX_DEPTH, ArchiveError, Budget, is_archive, unpack
 from .options import digest
 from .record import ROWS_TABLE, Drop, FoundFile, drop_file
 
-_VERSION = "5"  # of what is taken out and how it is listed; another one takes everything out anew
+_VERSION = "6"  # of what is taken out and how it is listed; another one takes everything out anew
 _INDEX = ".index.json"  # hidden, so that it is no file of the source
 _LEFT_OUT = {"link_or_device": "no plain file", "same_name": "the archive has an earlier file of this name"}
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,15}")
+_MAGIC = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"BM": ".bmp",
+    b"\x1a\x45\xdf\xa3": ".mkv",
+}
+_CODEC_SUFFIXES = {"webp": ".webp", "jpg_2000": ".jp2", "avif": ".avif", "heif": ".heic"}
 _IMAGE_KEYS = ("image", "img", "picture", "png", "jpg", "jpeg", "image/encoded", "bytes")
 
 
@@ -258,11 +269,16 @@ def _image_of(row: dict[str, Any]) -> tuple[str, bytes, str] | None:
 
 
 def _suffix(content: bytes) -> str:
-    if content.startswith(b"\x89PNG"):
-        return ".png"
-    if content.startswith(b"\xff\xd8\xff"):
-        return ".jpg"
-    return ".dcm" if content[128:132] == b"DICM" else ".bin"
+    """What the name of an image would end in, by its first bytes."""
+    if content[128:132] == b"DICM":
+        return ".dcm"
+    if (codec := codec_of(content[:64])) is not None:
+        return _CODEC_SUFFIXES[codec]
+    if content[4:8] == b"ftyp":
+        return ".mp4"
+    if content[:4] == b"RIFF" and content[8:12] == b"AVI ":
+        return ".avi"
+    return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".bin")
 
 
 def _is_plain(value: Any) -> bool:

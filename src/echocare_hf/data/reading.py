@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
+from .reading_codecs import codec_of
 from .reading_record import Modality, UltrasoundRecord, UltrasoundRegion, UnreadableFileError
 from .reading_stream import FrameSource
 
@@ -23,6 +24,7 @@ __all__ = [
     "UltrasoundRegion",
     "UnknownFormatError",
     "UnreadableFileError",
+    "UnsupportedFormatError",
     "open_ultrasound",
     "read_ultrasound",
 ]
@@ -44,7 +46,7 @@ _VIDEO_MAGIC = (b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"\x30\x26\xb2\x75\x8e\x66
 _ENVELOPED = bytes.fromhex("06092a864886f70d010703")  # the object identifier of CMS enveloped data (RFC 5652), in DER
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
-_READABLE = "PNG, JPEG, BMP, TIFF, GIF, DICOM, MP4, AVI, NIfTI and MHD"
+_READABLE = "PNG, JPEG, BMP, TIFF, GIF, WebP, AVIF, JPEG 2000, DICOM, MP4, AVI, NIfTI and MHD"
 _HEAD_BYTES = 4096
 
 
@@ -52,12 +54,16 @@ class UnknownFormatError(UnreadableFileError):
     """A file that is in no format of ours."""
 
 
+class UnsupportedFormatError(UnknownFormatError):
+    """A picture in a format that is known and not read."""
+
+
 def read_ultrasound(
     path: str | os.PathLike[str], *, every: int = 1, max_frames: int | None = None
 ) -> UltrasoundRecord:
     """Read an ultrasound image, cine loop or volume of any supported format.
 
-    Formats: PNG, JPEG, BMP, TIFF, GIF; DICOM (extra `dicom` for compressed ones); MP4, AVI and other containers
+    Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, AVIF, JPEG 2000; DICOM (extra `dicom` for compressed ones); MP4, AVI and other containers
     (extra `video`); NIfTI and MetaImage (extra `volumes`).
 
     Args:
@@ -148,7 +154,7 @@ def detect_kind(path: Path) -> Kind:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        UnknownFormatError: (an UnreadableFileError) if it is empty, or of no kind that can be read.
+        UnknownFormatError: (an UnreadableFileError) if it is empty, or of no kind that can be read; an UnsupportedFormatError for HEIC.
         UnreadableFileError: if it cannot be opened, or is damaged or encrypted.
     """
     if path.is_dir():
@@ -179,6 +185,12 @@ def _detect_bytes(path: Path, head: bytes) -> Kind | None:
         return "dicom"
     if _is_nifti(_gunzip(path, head)) or _is_meta_image(head):
         return "volume"
+    if (codec := codec_of(head)) is not None:
+        if (
+            codec == "heif"
+        ):  # FFmpeg has a stream for each tile of a large one, and the first would pass for the picture
+            raise UnsupportedFormatError(path, "is a HEIC picture, which is not read; convert it to PNG or JPEG")
+        return "image"
     if head.startswith(_VIDEO_MAGIC) or head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "video"
     if head.startswith(_IMAGE_MAGIC):

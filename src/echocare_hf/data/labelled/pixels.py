@@ -15,10 +15,25 @@ from ..reading_record import check_size, one_line
 from .drawn import draw_mask
 from .record import DrawnMask, ImageSource, MaskSource, RowReference, Sample
 
-CINE_FORMATS = (".dcm", ".dicom", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".gif")
+CINE_FORMATS = (
+    ".dcm",
+    ".dicom",
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".wmv",
+    ".mpg",
+    ".mpeg",
+    ".gif",
+    ".webp",
+    ".avif",
+)
 """Suffixes of files that may hold a whole cine loop."""
 
-STILL_FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+STILL_FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".jp2", ".j2k")
 """Suffixes of files that hold one image."""
 
 
