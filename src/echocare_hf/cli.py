@@ -9,7 +9,10 @@ To add a command, write a function, decorate it with `@app.command(...)`, and im
 that names the file and the cure.
 """
 
+import io
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +115,8 @@ def root(
 
     Every command explains itself with --help. A wrong input ends with one line and exit code 2.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a letter that the terminal lacks is no reason to print nothing
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -200,7 +205,8 @@ def _describe(tree: "AnatomyTree", node: "AnatomyNode") -> str:
 def _print_json(value: Any) -> None:
     import json
 
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not is_unicode))
 
 
 @app.command()
@@ -506,24 +512,28 @@ def catalogue(
         typer.Argument(help="A data set, of which all is shown; the list if left out.", show_default=False),
     ] = None,
     node: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--node", metavar="NODE", help="Shows this anatomy node or one below it.", show_default=False),
     ] = None,
     task: Annotated[
-        str | None, typer.Option("--task", metavar="NAME", help="Has labels for this task.", show_default=False)
+        list[str] | None, typer.Option("--task", metavar="NAME", help="Has labels for this task.", show_default=False)
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", metavar="TEXT", help="Has this in its licence.", show_default=False)
+        list[str] | None,
+        typer.Option("--licence", metavar="TEXT", help="Has this in its licence.", show_default=False),
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="WORDS", help="Has these words anywhere.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--text", metavar="WORDS", help="Has these words in any field but addresses.", show_default=False
+        ),
     ] = None,
     commercial: Annotated[
         bool, typer.Option("--commercial", help="Its licence allows commercial use, as far as is known.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List public ultrasound data sets, or what is known of one.
+    """List public ultrasound data sets, or what is known of one. An option may be given several times; all must be met.
 
     \b
     Examples:
@@ -535,11 +545,11 @@ def catalogue(
     """
     from .anatomy import AnatomyTree
     from .data.catalogue import filter_catalogue, find_dataset, read_catalogue
-    from .data.catalogue_text import format_entry, format_table
+    from .data.catalogue_text import WIDTH, format_entry, format_table
 
     entries = read_catalogue()
     if key is not None:
-        if commercial or any(each is not None for each in (node, task, licence, text)):
+        if commercial or node or task or licence or text:
             raise ValueError("KEY names one data set; leave out KEY to use --node, --task and the other filters")
         entry = find_dataset(entries, key)
         if as_json:
@@ -547,11 +557,15 @@ def catalogue(
         else:
             typer.echo(format_entry(entry, AnatomyTree.default()))
         return
-    found = filter_catalogue(entries, node=node, task=task, commercial=commercial, licence=licence, text=text)
+    found = filter_catalogue(entries, commercial=commercial)
+    options = {"node": node, "task": task, "licence": licence, "text": text}
+    conditions: list[dict[str, Any]] = [{name: value} for name, values in options.items() for value in values or ()]
+    for condition in conditions:
+        found = filter_catalogue(found, **condition)
     if as_json:
         _print_json([entry.as_dict() for entry in found])
     else:
-        typer.echo(format_table(found))
+        typer.echo(format_table(found, shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH))
 
 
 @app.command()

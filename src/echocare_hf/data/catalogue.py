@@ -69,7 +69,7 @@ class DatasetEntry:
         paper: address of the article about it.
         access: `download` for anyone, after `registration`, or on `request`.
         layout: the files as published, in a line.
-        readers: what reads them: `curate`, `finetune:TASK`, `eval:KEY`.
+        readers: what reads them: `curate`, `finetune:TASK`, `eval:NAME` of an evaluation task.
         sources: addresses where all this was read.
         checked: when.
         note: what else a user should know.
@@ -202,11 +202,15 @@ def _check(entry: DatasetEntry, tree: AnatomyTree) -> None:
                 raise ValueError(f"{name} must have addresses that begin with https://, got {address!r}")
     for reader in entry.readers:
         kind, _, of = reader.partition(":")
-        fine = {"curate": not of, "finetune": of in entry.tasks and of in FINETUNE_TASKS, "eval": of == entry.key}
+        fine = {
+            "curate": not of,
+            "finetune": of in entry.tasks and of in FINETUNE_TASKS,
+            "eval": bool(_KEY.fullmatch(of)),
+        }
         if not fine.get(kind):
             raise ValueError(
                 f"the reader {reader!r} must be curate, finetune: with one of the tasks {', '.join(entry.tasks)}, "
-                f"or eval:{entry.key}"
+                "or eval: with an evaluation task"
             )
     if entry.licence is None and entry.commercial is not None:
         raise ValueError("commercial is stated without a licence; leave it blank")
@@ -266,10 +270,11 @@ def filter_catalogue(
     Args:
         entries: what `read_catalogue` returns.
         node (optional): shows this anatomy node or one below it; any form that `AnatomyTree.index` takes.
-        task (optional): has labels for it, of `TASKS`.
+        task (optional): has labels for it, of `TASKS`, in any case.
         commercial: only those whose licence allows commercial use. Unknown ones are left out.
-        licence (optional): the licence has this text in it, in any case.
-        text (optional): every word of it stands somewhere in the key, the name, the node ids, the licence, the layout or the note.
+        licence (optional): the licence has this text in it, in any case; hyphens count as spaces.
+        text (optional): every word of it stands somewhere in the key, the name, the node ids, the tasks, the modality, the licence, the
+            access, the layout or the note.
         tree (optional): the tree of `node`; that of the package if left out.
 
     Raises:
@@ -277,6 +282,7 @@ def filter_catalogue(
     """
     tree = AnatomyTree.default() if tree is None else tree
     if task is not None:
+        task = task.strip().casefold()
         _known("task", task, TASKS)
     below: set[str] | None = None
     if node is not None:
@@ -289,11 +295,16 @@ def filter_catalogue(
         if (below is None or below.intersection(entry.nodes))
         and (task is None or task in entry.tasks)
         and (not commercial or entry.commercial is True)
-        and (licence is None or licence.casefold() in (entry.licence or "").casefold())
+        and (licence is None or _spaced(licence) in _spaced(entry.licence or ""))
         and all(word in _searchable(entry) for word in words)
     ]
 
 
+def _spaced(licence: str) -> str:
+    return " ".join(licence.replace("-", " ").casefold().split())
+
+
 def _searchable(entry: DatasetEntry) -> str:
-    parts = (entry.key, entry.name, *entry.nodes, entry.licence, entry.layout, entry.note)
+    lists = (*entry.nodes, *entry.tasks, *entry.modality)
+    parts = (entry.key, entry.name, *lists, entry.licence, entry.access, entry.layout, entry.note)
     return " ".join(part for part in parts if part).casefold()

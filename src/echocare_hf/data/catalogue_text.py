@@ -6,24 +6,25 @@ from ..anatomy import AnatomyTree
 from .catalogue import DatasetEntry
 
 WIDTH = 100
-"""Columns of the table."""
+"""Columns of the table where it goes to a file or another command."""
 
 _HEADINGS = ("KEY", "ANATOMY", "TASKS", "SIZE", "LICENCE", "COMMERCIAL")
 _SHRINKABLE = (1, 2, 4)  # anatomy, tasks, licence
+_NARROWEST = 4  # of these, columns
 _GAP = "  "
 
 
 def format_table(entries: Sequence[DatasetEntry], width: int = WIDTH) -> str:
     """An aligned table, one line a data set, and the number of them below.
 
-    Long lists of nodes and tasks and long licences are cut with an ellipsis so that no line has more than `width` columns. What is
-    unknown is blank.
+    Long lists of nodes and tasks and long licences are cut with an ellipsis so that no line has more than `width` columns, down to 75
+    or so. What is unknown is blank.
     """
     rows = [_HEADINGS, *(_cells(entry) for entry in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         column = max(_SHRINKABLE, key=lambda each: widths[each])
-        if widths[column] <= len(_HEADINGS[column]):
+        if widths[column] <= _NARROWEST:
             break
         widths[column] -= 1
     lines = [_GAP.join(_fit(cell, size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
