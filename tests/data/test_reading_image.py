@@ -204,6 +204,13 @@ def test_tiff_samples_of_every_kind(tmp_path, kind, low, step, photometric):
     np.testing.assert_array_equal(read_both(path).frames[0, ..., 0], grey)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_tiff_that_pillow_does_not_read_is_not_called_damaged_without_doubt(tmp_path, kind):
+    tifffile.imwrite(tmp_path / "image.tiff", smooth_grey().astype(kind), photometric="minisblack")
+    with pytest.raises(UnreadableFileError, match="or of a kind that Pillow does not read, .* save it as PNG"):
+        read_ultrasound(tmp_path / "image.tiff")
+
+
 def test_12_bit_tiff(tmp_path):
     """Two samples in three bytes, written tag by tag; the brightest would fit 10 bits, but the file says how many there are."""
     values = smooth_grey().astype(np.uint32) * 4

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .reading_codecs import check_codec
 from .reading_intensity import ValueRange, grey_to_rgb, range_to_uint8, value_range, volume_to_uint8
@@ -105,6 +105,10 @@ def _named_damage(path: Path) -> Iterator[None]:
             raise
         except Image.DecompressionBombError as error:
             raise too_large(path, "too many pixels") from error
+        except UnidentifiedImageError as error:
+            raise UnreadableFileError(
+                path, "is damaged, or of a kind that Pillow does not read, such as TIFF of 64-bit samples; save it as PNG"
+            ) from error
         except _DAMAGE as error:
             raise UnreadableFileError(
                 path, f"is a damaged or cut-short image ({one_line(error, 100)}); copy or export it again"
