@@ -173,6 +173,16 @@ def test_a_dark_page_is_scaled_as_the_file_is(tmp_path):
     assert read_both(path).frames.max(axis=(1, 2, 3)).tolist() == [255, 1]
 
 
+def test_pages_of_different_kinds(tmp_path):
+    """A whole number beyond 16 bits on the first page, 16 bits on the second: both are scaled from what they can hold."""
+    path = tmp_path / "pages.tiff"
+    with tifffile.TiffWriter(path) as file:
+        file.write(smooth_grey().astype(np.int32) * 1000, photometric="minisblack")
+        file.write(smooth_grey().astype(np.uint16) * 257, photometric="minisblack")
+    record = read_both(path)
+    np.testing.assert_array_equal(record.frames[..., 0], np.stack([smooth_grey(), smooth_grey()]))
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int32, np.int16])
 def test_pages_are_scaled_together(tmp_path, kind):
     path = tmp_path / "pages.tiff"
@@ -207,7 +217,7 @@ def test_tiff_samples_of_every_kind(tmp_path, kind, low, step, photometric):
 @pytest.mark.parametrize("kind", [np.float16, np.float64])
 def test_tiff_that_pillow_does_not_read_is_not_called_damaged_without_doubt(tmp_path, kind):
     tifffile.imwrite(tmp_path / "image.tiff", smooth_grey().astype(kind), photometric="minisblack")
-    with pytest.raises(UnreadableFileError, match="or of a kind that Pillow does not read, .* save it as PNG"):
+    with pytest.raises(UnreadableFileError, match=r"or of a kind that Pillow does not read, .* save it as PNG"):
         read_ultrasound(tmp_path / "image.tiff")
 
 

@@ -107,7 +107,8 @@ def _named_damage(path: Path) -> Iterator[None]:
             raise too_large(path, "too many pixels") from error
         except UnidentifiedImageError as error:
             raise UnreadableFileError(
-                path, "is damaged, or of a kind that Pillow does not read, such as TIFF of 64-bit samples; save it as PNG"
+                path,
+                "is damaged, or of a kind that Pillow does not read, such as TIFF of 64-bit samples; save it as PNG",
             ) from error
         except _DAMAGE as error:
             raise UnreadableFileError(
@@ -191,7 +192,7 @@ def _scaled(values: np.ndarray, tags: Mapping[int, Any], over: ValueRange | None
         stated = 2 ** tags.get(_BITS_PER_SAMPLE, (0,))[0] - 1
         high = (over or value_range(values)).high
         depths = (stated, 2**16 - 1) if 0 < stated < 2**16 - 1 else _DEPTHS
-        grey = range_to_uint8(values, 0, next(depth for depth in depths if high <= depth))
+        grey = range_to_uint8(values, 0, next((depth for depth in depths if high <= depth), depths[-1]))
     else:
         grey = volume_to_uint8(values, over)
     return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey

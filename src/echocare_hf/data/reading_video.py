@@ -176,8 +176,13 @@ class _Clock:
         """The time of a frame from its number and its presentation time; called for every frame."""
         if number == 0:
             self.first = seconds
-        if not self.has_times or self.first is None or seconds is None:
+        if not self.has_times or self.first is None:
             return None if self.step_ms is None else number * self.step_ms
+        if seconds is None:
+            if self.step_ms is None:
+                return None
+            self.last_ms += self.step_ms
+            return self.last_ms
         time_ms = self.begin_ms + 1000 * (seconds - self.first)
         if time_ms < self.last_ms:
             if seconds <= self.first or self.last_ms - time_ms > _STEP_BACK_MS:
