@@ -12,7 +12,7 @@ from pydicom.pixels import apply_windowing, pixel_array
 from pydicom.pixels.utils import set_pixel_data
 from reading_helpers import make_dicom, save, smooth_colour, smooth_grey
 
-from echocare_hf.data.reading import UnreadableFileError, read_ultrasound
+from echocare_hf.data.reading import UnreadableFileError, open_ultrasound, read_ultrasound
 
 
 def read(dataset, tmp_path, name="file.dcm", **options):
@@ -225,7 +225,8 @@ def test_deflated_transfer_syntax(tmp_path):
     np.testing.assert_array_equal(read(dataset, tmp_path).frames[0, ..., 0], smooth_grey())
 
 
-def test_mpeg4_inside_dicom(tmp_path):
+@pytest.mark.parametrize("stated", [1, 5])
+def test_mpeg4_inside_dicom(tmp_path, stated):
     av = pytest.importorskip("av")
     frames = np.stack([smooth_colour(seed=seed) for seed in range(5)])
     buffer = io.BytesIO()
@@ -237,11 +238,15 @@ def test_mpeg4_inside_dicom(tmp_path):
         container.mux(stream.encode())
     dataset = make_dicom(frames, "YBR_PARTIAL_420", PixelData=encapsulate([buffer.getvalue()]))
     dataset.file_meta.TransferSyntaxUID = uid.MPEG4HP41
+    dataset.NumberOfFrames = stated  # some writers count the one frame that the stream is encapsulated as
     dataset["PixelData"].is_undefined_length = True
     record = read(dataset, tmp_path)
     assert record.frames.shape == frames.shape
     assert np.abs(record.frames.astype(int) - frames).mean() < 8
     assert record.frame_times_ms == pytest.approx([0, 40, 80, 120, 160], abs=0.1)
+    assert record.metadata["num_frames"] == 5
+    with open_ultrasound(save(dataset, tmp_path / "clip.dcm")) as source:
+        assert source.is_clip and source.num_frames == source.metadata["num_frames"] == 5
 
 
 # --- frames and files --------------------

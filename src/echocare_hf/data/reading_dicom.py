@@ -143,7 +143,8 @@ def _read_dataset(path: Path, dataset: Dataset, every: int, max_frames: int | No
         stream = io.BytesIO(b"".join(generate_frames(dataset.PixelData, number_of_frames=1)))
         video = read_video(path, every, max_frames, stream=stream)
         frames, frame_times = video.frames, video.frame_times_ms
-        num_frames = int(dataset.get("NumberOfFrames") or len(frames))
+        # The header of a stream may say 1, for the one frame that it is encapsulated as.
+        num_frames = video.metadata.get("num_frames") or max(int(dataset.get("NumberOfFrames") or 0), len(frames))
     else:
         num_frames = int(dataset.get("NumberOfFrames") or 1)
         indices = pick_frames(num_frames, every, max_frames)
