@@ -47,6 +47,12 @@ def test_folders_named_after_nodes_are_labels(tmp_path):
     assert (corpus.level_labels()[1] == -1).all()
 
 
+@pytest.mark.parametrize("name", ["x.webp", "x.jp2", "x.tif"])
+def test_a_folder_of_other_kinds_of_images(name, tmp_path):
+    Image.fromarray(picture(1)).save(tmp_path / name, **({"lossless": True} if name == "x.webp" else {}))
+    assert np.array_equal(read_corpus([str(tmp_path)], TREE).images.read(0)[..., 0], picture(1))
+
+
 def test_several_corpora_are_one(tmp_path):
     sources = [str(write_files(tmp_path / "a", 6)), str(write_shards(tmp_path / "b")), "phantoms:22"]
     corpus = read_corpus(sources, TREE)

@@ -188,7 +188,7 @@ def _detect_bytes(path: Path, head: bytes) -> Kind | None:
     if (codec := codec_of(head)) is not None:
         if (
             codec == "heif"
-        ):  # FFmpeg has a stream for each tile of a large one, and the first would pass for the picture
+        ):  # FFmpeg has a stream for each tile of a large one, the first of which would pass for the picture
             raise UnsupportedFormatError(path, "is a HEIC picture, which is not read; convert it to PNG or JPEG")
         return "image"
     if head.startswith(_VIDEO_MAGIC) or head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):

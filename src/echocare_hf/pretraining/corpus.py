@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from echocare_hf.anatomy import AnatomyTree
+from echocare_hf.data.labelled.pixels import STILL_FORMATS
 from echocare_hf.data.phantom import phantom_corpus
 
 from .images import ChosenImages, FileImages, Images, MemoryImages, ShardImages
 
 TABLES = ("index.csv", "metadata.csv")
 PATH_COLUMNS = ("path", "file_name")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".dcm", ".dicom")
+SUFFIXES = (*STILL_FORMATS, ".gif", ".webp", ".avif", ".dcm", ".dicom")
 PHANTOM_SIDE = 192
 
 
