@@ -3,6 +3,7 @@
 import functools
 import http.server
 import re
+import shutil
 import threading
 import warnings
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from streaming_helpers import curated, enlarged, ids, reshard, with_column
 
 from echocare_hf.data import stream
+from google_server import serve_google
+from hub_server import run_hub
 
 QUICK = {"columns": ["id", "image"], "seed": 2}
 DAMAGED = (3, 4, 17, 40)
@@ -268,5 +271,40 @@ def test_a_corpus_on_s3(bucket):
             bucket.upload_file(str(path), "scans", f"corpus/{path.relative_to(folder).as_posix()}")
     options = {"columns": ["id", "image"], "storage_options": {"endpoint_url": bucket.meta.endpoint_url}}
     local, remote = (list(stream(place, "train", **options)) for place in (folder, "s3://scans/corpus"))
-    assert [sample["id"] for sample in remote] == [sample["id"] for sample in local] and len(local) > 10
-    assert all((one["image"] == other["image"]).all() for one, other in zip(remote, local, strict=True))
+    assert _same(local, remote) and len(local) > 10
+
+
+def _same(local: list[dict], remote: list[dict]) -> bool:
+    return [sample["id"] for sample in remote] == [sample["id"] for sample in local] and all(
+        (one["image"] == other["image"]).all() for one, other in zip(local, remote, strict=True)
+    )
+
+
+def test_a_corpus_in_a_private_repository_of_the_hub(tmp_path, monkeypatch):
+    shutil.copytree(curated(), tmp_path / "datasets/org/corpus")
+    local = list(stream(curated(), "train", columns=["id", "image"]))
+    with run_hub(tmp_path, token="hf_token") as hub:
+        hub.repository("datasets", "org/corpus").private = True
+        monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.endpoint)
+        for place in ("hf://datasets/org/corpus", "hf://datasets/org/corpus@v1/data/train-*.parquet"):
+            assert _same(local, list(stream(place, "train", columns=["id", "image"], token="hf_token")))
+            loader = stream(place, "train", columns=["id"], token="hf_token", transform=_only_id).loader(4, 2)
+            assert ids(loader) == ids(stream(curated(), "train", columns=["id"], transform=_only_id).loader(4, 2))
+        assert any("/datasets/org/corpus/resolve/v1/data/train-" in request for request in hub.requests)
+        with pytest.raises(ValueError, match="hf://datasets/org/corpus: there is no such folder, or nothing in it"):
+            stream("hf://datasets/org/corpus", "train", token=False)
+
+
+def test_a_corpus_on_google_cloud_storage(tmp_path, monkeypatch):
+    monkeypatch.setenv(
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+    )  # else it asks Google itself for the kind of bucket
+    pytest.importorskip("gcsfs", "2025.1", reason="a recent gcsfs, which reads gs:// for datasets, is not installed")
+    shutil.copytree(curated(), tmp_path / "scans/corpus")
+    local = list(stream(curated(), "train", columns=["id", "image"]))
+    with serve_google(tmp_path) as google:
+        options = {"endpoint_url": google.endpoint.rstrip("-/"), "token": "anon"}
+        for place in ("gs://scans/corpus", "gs://scans/corpus/data/train-*.parquet"):
+            assert _same(local, list(stream(place, "train", columns=["id", "image"], storage_options=options)))
+        with pytest.raises(ValueError, match="gs://scans/none: there is no such folder, or nothing in it"):
+            stream("gs://scans/none", "train", storage_options=options)

@@ -23,7 +23,7 @@ _LOCK = Lock()
 
 
 def import_daft() -> Any:
-    """Daft without its usage statistics and its own progress bars.
+    """Daft without its usage statistics, its own progress bars, and log lines that say what its exceptions say.
 
     Raises:
         ImportError: naming the extra to install.
@@ -34,6 +34,9 @@ def import_daft() -> Any:
         import daft
     except ImportError as error:
         raise ImportError(f"curating a corpus needs Daft: {_EXTRA}") from error
+    for name in ("daft_io", "daft_local_execution"):
+        if logging.getLogger(name).level == logging.NOTSET:  # nobody wants them
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return daft
 
 
