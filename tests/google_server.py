@@ -72,7 +72,9 @@ def daft_that_asks(endpoint: str, place: Path) -> Path:
     for file in installed.iterdir():
         if not file.name.startswith("daft."):
             (copy / file.name).symlink_to(file)
-    (library,) = installed.glob("daft.*so")
+    library = next(installed.glob("daft.*so"), None)
+    if library is None:
+        raise LookupError("there is no library of Daft for this system")
     content = library.read_bytes()
     if content.count(_GOOGLE.encode()) != 1:
         raise LookupError(f"{library.name} does not hold {_GOOGLE} once")

@@ -78,7 +78,9 @@ class Bench:
         told = {name: described.get(name) for name in ("source", "random_weights", "weights_sha256")}
         stated = stated_split_hash(self.data)
         split = {} if stated is None else {"stated_split_sha256": stated}
-        return {"task": self.subject.task, "data_sha256": self.data_sha256, **split, **told, **values}
+        # Shares were once dealt out by themselves, the same for every seed: such trials are another experiment.
+        shares = {"shares": "nested, by seed"} if values.get("train_share", 1) < 1 else {}
+        return {"task": self.subject.task, "data_sha256": self.data_sha256, **split, **shares, **told, **values}
 
     def folder(self, contender: Contender, seed: int) -> Path:
         return trial_folder(self.output, self.subject.key, contender.slug, seed)

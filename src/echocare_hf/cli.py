@@ -525,7 +525,10 @@ def catalogue(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            "--text", metavar="WORDS", help="Has these words in any field but addresses.", show_default=False
+            "--text",
+            metavar="WORDS",
+            help="Has these words in its names, nodes, tasks, modality, licence, access, layout or note.",
+            show_default=False,
         ),
     ] = None,
     commercial: Annotated[

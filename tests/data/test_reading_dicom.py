@@ -249,6 +249,34 @@ def test_mpeg4_inside_dicom(tmp_path, stated):
         assert source.is_clip and source.num_frames == source.metadata["num_frames"] == 5
 
 
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mpegts", "mpeg2video"), ("mpeg2video", "mpeg2video"), ("h264", "h264")]
+)
+def test_streams_that_state_no_number_of_frames(container, codec, tmp_path):
+    """MPEG-2 and H.264 are mostly encapsulated so, under a header that may count the one item that the whole stream is."""
+    av = pytest.importorskip("av")
+    frames = np.stack([smooth_colour(seed=seed) for seed in range(5)])
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format=container) as target:
+            stream = target.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for frame in frames:
+                target.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            target.mux(stream.encode())
+    except (av.error.FFmpegError, ValueError) as error:
+        pytest.skip(f"this FFmpeg does not write it: {error}")
+    dataset = make_dicom(frames, "YBR_PARTIAL_420", PixelData=encapsulate([buffer.getvalue()]))
+    dataset.file_meta.TransferSyntaxUID = uid.MPEG2MPML if codec == "mpeg2video" else uid.MPEG4HP41
+    dataset.NumberOfFrames = 1
+    dataset["PixelData"].is_undefined_length = True
+    path = save(dataset, tmp_path / "clip.dcm")
+    assert read_ultrasound(path).metadata["num_frames"] == len(read_ultrasound(path).frames) == 5
+    assert "num_frames" not in read_ultrasound(path, max_frames=2).metadata
+    with open_ultrasound(path) as source:
+        assert source.is_clip and "num_frames" not in source.metadata and len(list(source)) == 5
+
+
 # --- frames and files --------------------
 
 

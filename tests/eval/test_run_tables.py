@@ -167,10 +167,10 @@ def test_an_unfinished_trial_goes_on_with_its_own_settings_alone(tmp_path):
 
 
 def test_another_stated_split_is_another_experiment(tmp_path):
-    def settings(*parts):
+    def settings(*parts, of="pixels", share=1.0):
         samples = [Sample(f"{row}.png", (f"{row}.png",), label=0, split=part) for row, part in enumerate(parts)]
         bench = Bench(SimpleNamespace(task="classification"), SimpleNamespace(samples=samples), tmp_path)
-        return bench.settings(contender("pixels"), FinetuneArguments(data="folder"))
+        return bench.settings(contender(of), FinetuneArguments(data="folder", train_share=share))
 
     before = settings("train", "validation", "test")
     store.write_trial(
@@ -181,6 +181,7 @@ def test_another_stated_split_is_another_experiment(tmp_path):
         with pytest.raises(ValueError, match="another stated_split_sha256"):
             store.finished_trial(tmp_path / "0", settings(*other))
     assert "stated_split_sha256" not in settings(None, None, None)
+    assert "shares" in settings(None, None, None, of="tiny", share=0.5) and "shares" not in settings(None, of="tiny")
 
 
 def test_one_process_at_a_time_works_on_a_trial(tmp_path, capsys):

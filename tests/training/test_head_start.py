@@ -167,7 +167,7 @@ def test_training_is_undone_where_it_clearly_made_the_start_worse(ruined, kept, 
     started = []
     monkeypatch.setattr(fitting, "train", spoil)
     monkeypatch.setattr(fitting, "start_head", lambda *given: started.append(start_head(*given)) or started[-1])
-    job = open_job("regression", replace(arguments, target=["radius_mm"]))
+    job = open_job("regression", replace(arguments, target=["radius_mm"], fractions=[0.5, 0.4, 0.1]))
     model = job.model()
     fitted = fitting.fit(job, model, tmp_path)
     assert fitted.kept is kept and fitted.head_start.metric < fitted.trainer.state.best_metric

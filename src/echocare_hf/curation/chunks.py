@@ -26,8 +26,10 @@ from .tables import write_parquet
 _BLOCK = 1024**2
 _FILES_AT_A_TIME = 32768  # that share their hash with another
 _READERS = ("SimpleITK", "av", "gdcm", "jpeg_ls", "libjpeg", "openjpeg", "pylibjpeg", "rle")
-_CODECS = ("avif", "jpg_2000", "webp")  # of Pillow
 """Modules of optional packages that decide which files can be read."""
+
+_CODECS = ("avif", "jpg_2000", "webp")
+"""Decoders that Pillow may have been built without."""
 
 
 def hash_contents(inventory: Inventory, work: Path, workers: int, progress: Progress) -> list[Path]:
@@ -103,8 +105,9 @@ def installed_readers() -> list[str]:
 
     A file that none could read is measured anew once there is another.
     """
+    supported = features.get_supported()
     optional = [name for name in _READERS if importlib.util.find_spec(name) is not None]
-    return sorted([*optional, *(codec for codec in _CODECS if features.check(codec))])
+    return sorted([*optional, *(codec for codec in _CODECS if codec in supported)])
 
 
 def _modified(path: str) -> int:

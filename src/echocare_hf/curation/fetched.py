@@ -47,6 +47,8 @@ def fetch(url: str, work: Path, progress: Progress) -> Path:
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
     daft = import_daft()
+    if url.lower().startswith("hf://"):
+        url = f"hf://{url[5:]}"
     place = work / digest(url)
     refused = (daft.exceptions.DaftCoreException, HTTPError, OfflineModeIsEnabled, FileNotFoundError)
     try:
@@ -54,7 +56,9 @@ def fetch(url: str, work: Path, progress: Progress) -> Path:
             materialise(place, lambda target: _fetch_from_hub(url, target, progress))
         else:
             materialise(place, lambda target: _fetch(daft, url, target, progress))
-    except refused as error:
+    except (*refused, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, refused):
+            raise  # of this machine; a download that was cut short has no number
         problem = " ".join(str(error).split())[:160]
         raise ValueError(f"{without_secrets(url)}: cannot be read ({problem}); check it and your access") from error
     return place

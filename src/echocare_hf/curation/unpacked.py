@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from echocare_hf.data.reading_codecs import codec_of
+from echocare_hf.data.reading_codecs import HEAD_BYTES, codec_of
 from echocare_hf.files import written_beside
 
 from .archives import MAX_DEPTH, ArchiveError, Budget, is_archive, unpack
@@ -28,7 +28,10 @@ _MAGIC = {
     b"GIF8": ".gif",
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
-    b"BM": ".bmp",
+    b"II+\0": ".tif",
+    b"MM\0+": ".tif",
+    b"\0\0\x01\xba": ".mpg",
+    b"\x30\x26\xb2\x75\x8e\x66": ".wmv",
     b"\x1a\x45\xdf\xa3": ".mkv",
 }
 _CODEC_SUFFIXES = {"webp": ".webp", "jpg_2000": ".jp2", "avif": ".avif", "heif": ".heic"}
@@ -272,12 +275,14 @@ def _suffix(content: bytes) -> str:
     """What the name of an image would end in, by its first bytes."""
     if content[128:132] == b"DICM":
         return ".dcm"
-    if (codec := codec_of(content[:64])) is not None:
+    if (codec := codec_of(content[:HEAD_BYTES])) is not None:
         return _CODEC_SUFFIXES[codec]
     if content[4:8] == b"ftyp":
         return ".mp4"
     if content[:4] == b"RIFF" and content[8:12] == b"AVI ":
         return ".avi"
+    if content[:2] == b"BM" and int.from_bytes(content[2:6], "little") == len(content):
+        return ".bmp"
     return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".bin")
 
 

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from .reading_codecs import codec_of
+from .reading_codecs import HEAD_BYTES, codec_of
 from .reading_record import Modality, UltrasoundRecord, UltrasoundRegion, UnreadableFileError
 from .reading_stream import FrameSource
 
@@ -47,7 +47,6 @@ _ENVELOPED = bytes.fromhex("06092a864886f70d010703")  # the object identifier of
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")
 _READABLE = "PNG, JPEG, BMP, TIFF, GIF, WebP, AVIF, JPEG 2000, DICOM, MP4, AVI, NIfTI and MHD"
-_HEAD_BYTES = 4096
 
 
 class UnknownFormatError(UnreadableFileError):
@@ -161,7 +160,7 @@ def detect_kind(path: Path) -> Kind:
         raise UnreadableFileError(path, "is a folder; give one file, or call read_ultrasound for each file in it")
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: there is no such file; check the path") from error
     except OSError as error:
@@ -204,7 +203,7 @@ def _gunzip(path: Path, head: bytes) -> bytes:
         return head
     try:
         with gzip.open(path) as file:
-            return file.read(_HEAD_BYTES)
+            return file.read(HEAD_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFileError(path, "is a damaged or cut-short gzip file; copy it again") from error
 

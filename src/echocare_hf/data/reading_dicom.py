@@ -143,14 +143,14 @@ def _read_dataset(path: Path, dataset: Dataset, every: int, max_frames: int | No
         stream = io.BytesIO(b"".join(generate_frames(dataset.PixelData, number_of_frames=1)))
         video = read_video(path, every, max_frames, stream=stream)
         frames, frame_times = video.frames, video.frame_times_ms
-        # The header of a stream may say 1, for the one frame that it is encapsulated as.
-        num_frames = video.metadata.get("num_frames") or max(int(dataset.get("NumberOfFrames") or 0), len(frames))
+        header = int(dataset.get("NumberOfFrames") or 0)  # 1 may stand for the one item of the whole stream
+        num_frames = video.metadata.get("num_frames") or (header if header >= len(frames) and header > 1 else None)
     else:
-        num_frames = int(dataset.get("NumberOfFrames") or 1)
-        indices = pick_frames(num_frames, every, max_frames)
+        total = num_frames = int(dataset.get("NumberOfFrames") or 1)
+        indices = pick_frames(total, every, max_frames)
         check_decoded_bytes(path, len(indices), int(dataset.Rows), int(dataset.Columns))
         frames = _decode(path, dataset, indices)
-        frame_times = times_at(read_frame_times(dataset, num_frames), indices)
+        frame_times = times_at(read_frame_times(dataset, total), indices)
     height, width = frames.shape[1:3]
     regions, region_spacing = read_regions(dataset, height, width)
     return UltrasoundRecord(
@@ -159,7 +159,7 @@ def _read_dataset(path: Path, dataset: Dataset, every: int, max_frames: int | No
         regions=regions,
         modality=read_modality(dataset),
         frame_times_ms=frame_times,
-        metadata=metadata | {"num_frames": num_frames},
+        metadata=metadata | ({} if num_frames is None else {"num_frames": num_frames}),
     )
 
 

@@ -68,7 +68,8 @@ def open_dicom(path: Path, every: int = 1, max_frames: int | None = None, force:
                 with video_path.open("wb") as target:
                     find_fragments(file).copy(file, target)
                 video = open_video(path, every, max_frames, stored=video_path)
-                total = video.metadata.get("num_frames") or int(dataset.get("NumberOfFrames") or 0) or None
+                header = int(dataset.get("NumberOfFrames") or 0)  # 1 may stand for the one item of the whole stream
+                total = video.metadata.get("num_frames") or (header if header > 1 else None)
                 height, width, make_frames = video.height, video.width, video.make_frames
             else:
                 total = int(dataset.get("NumberOfFrames") or 1)

@@ -32,15 +32,18 @@ _DAMAGE = (OSError, SyntaxError, EOFError, ValueError, struct.error, KeyError, I
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 
-_DEPTHS = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**16 - 1)
-"""What may be white in 16-bit samples: many writers leave the upper bits unused and say so nowhere."""
+_DEPTHS = (2**8 - 1, 2**12 - 1, 2**16 - 1)
+"""What may be white in 16-bit samples: many writers leave the upper bits unused and say so nowhere.
+
+Few steps, far apart: frames of one clip in files of their own are to be scaled alike, and only one that is all but black is not.
+"""
 
 
 def read_image(path: Path, every: int = 1, max_frames: int | None = None) -> UltrasoundRecord:
     """Read an image file. Arguments, result and errors are those of `read_ultrasound`.
 
-    16-bit grey is scaled from its full range (65535 becomes 255), or from that of 8, 10 or 12 bits where all frames that are
-    wanted fit it; 32-bit and signed grey follows `volume_to_uint8`, over these frames together. Transparency is laid on black;
+    16-bit grey is scaled from its full range (65535 becomes 255), or from that of 8 or 12 bits where all frames that are
+    wanted of the file fit it; 32-bit and signed grey follows `volume_to_uint8`, over these frames together. Transparency is laid on black;
     EXIF orientation is applied to stills. Pages of a TIFF must share one size. Pixel density tags
     (dots per inch) describe paper, not tissue, so `spacing` is None.
     """
@@ -155,12 +158,13 @@ def _pictures(path: Path, image: Image.Image, num_frames: int, indices: range) -
 def _range_of(image: Image.Image, indices: range) -> ValueRange | None:
     """The range of the deep grey samples of some pages, over which they are scaled; None if they are of other modes."""
     over: ValueRange | None = None
+    kinds: set[str] = set()
     try:
         for index in indices:
             image.seek(index)
             image.load()
             values = _deep_grey(image)
-            if values is None:
+            if values is None or len(kinds := kinds | {values.dtype.kind}) > 1:
                 return None
             if count_invalid(values) == 0:  # pages with invalid values are refused in their turn
                 over = value_range(values).joined(over)

@@ -185,7 +185,8 @@ class _Clock:
             return self.last_ms
         time_ms = self.begin_ms + 1000 * (seconds - self.first)
         if time_ms < self.last_ms:
-            if seconds <= self.first or self.last_ms - time_ms > _STEP_BACK_MS:
+            few = 3 * (self.step_ms or 0.0)  # frames
+            if self.last_ms - time_ms > (few if seconds <= self.first else _STEP_BACK_MS):
                 self.first, self.begin_ms = seconds, self.last_ms + (self.step_ms or 0.0)
                 time_ms = self.begin_ms
             else:

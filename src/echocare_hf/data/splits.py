@@ -122,7 +122,7 @@ def share_of(samples: Sequence[Sample], share: float, seed: int = 0) -> list[Sam
     """A part of some samples, whole clusters, every class in it as far as possible: for curves over the number of labels.
 
     Of one seed a larger share holds every smaller one: the samples are halved again and again, balanced as `split_by_group` does, and a
-    share takes whole halves from one end, that where the largest cluster does not go.
+    share takes whole halves from one end, that where the largest cluster seldom goes.
 
     Args:
         samples: with distinct names; the parts that they state do not matter.

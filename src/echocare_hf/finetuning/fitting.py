@@ -47,11 +47,10 @@ def fit(job: Job, model: torch.nn.Module, checkpoints: Path, last: str | None = 
         start = start and HeadStart.of(model, start.metric, start.predictions)
     trainer = job.trainer(model, checkpoints)
     train(trainer, last)
-    kept = start is not None and _clearly_better(job, start, trainer)
-    if kept:
-        assert start is not None
-        model.load_state_dict(start.weights)
-    return Fitted(trainer, start, kept)
+    if start is None or not _clearly_better(job, start, trainer):
+        return Fitted(trainer, start, kept=False)
+    model.load_state_dict(start.weights)
+    return Fitted(trainer, start, kept=True)
 
 
 def _clearly_better(job: Job, start: HeadStart, trainer: TaskTrainer) -> bool:
@@ -61,8 +60,8 @@ def _clearly_better(job: Job, start: HeadStart, trainer: TaskTrainer) -> bool:
     (docs/results.md, "The start of a head").
     """
     best = trainer.state.best_metric
-    if best is None:  # the metric was not defined in any epoch
-        return True
+    if best is None:  # nothing was evaluated
+        return False
     ahead = start.metric - best if job.task.greater_is_better else best - start.metric
     if not ahead > 0:
         return False

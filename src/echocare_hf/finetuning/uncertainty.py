@@ -8,7 +8,8 @@ import numpy as np
 
 from echocare_hf.data.labelled import Sample
 
-RESAMPLES = 200
+RESAMPLES = 100
+FEWEST = 5  # samples, below which draws say nothing
 
 Metric = Callable[[Sequence[Any], Sequence[Sample]], float]
 
@@ -26,10 +27,12 @@ def difference_error(metric: Metric, first: Sequence[Any], second: Sequence[Any]
         samples: what was predicted.
 
     Returns:
-        In the unit of the metric; NaN where the metric is defined for no draw.
+        In the unit of the metric; NaN where there are fewer than five samples, or the metric is defined for less than half of the draws.
 
     Source: Efron & Tibshirani 1993, An introduction to the bootstrap, chapter 6; for groups, Field & Welsh 2007, J. R. Stat. Soc. B 69.
     """
+    if len(samples) < FEWEST:
+        return np.nan
     groups: dict[str, list[int]] = defaultdict(list)
     for row, sample in enumerate(samples):
         groups[sample.name if sample.group is None else sample.group].append(row)
@@ -50,7 +53,7 @@ def _spread(
         drawn = [samples[row] for row in rows]
         differences.append(metric([first[row] for row in rows], drawn) - metric([second[row] for row in rows], drawn))
     known = np.array(differences)[np.isfinite(differences)]
-    return float(known.std(ddof=1)) if len(known) > 1 else np.nan
+    return float(known.std(ddof=1)) if 2 * len(known) >= RESAMPLES else np.nan
 
 
-__all__ = ["RESAMPLES", "difference_error"]
+__all__ = ["difference_error"]
