@@ -217,7 +217,7 @@ def test_advice_after_the_first_epoch_starts_anew(command, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [(head_start, "_features"), (TaskTrainer, "_predictions"), (fitting, "train")]
+    ("place", "name"), [(head_start, "features_of"), (TaskTrainer, "_predictions"), (fitting, "train")]
 )
 def test_lack_of_memory_is_told_wherever_it_comes(place, name, command, tmp_path, monkeypatch, capsys):
     def out_of_memory(*args, **kwargs):

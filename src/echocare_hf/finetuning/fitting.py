@@ -47,13 +47,13 @@ def fit(job: Job, model: torch.nn.Module, checkpoints: Path, last: str | None = 
         start = start and HeadStart.of(model, start.metric, start.predictions)
     trainer = job.trainer(model, checkpoints)
     train(trainer, last)
-    if start is None or not _clearly_better(job, start, trainer):
+    if start is None or not clearly_better(job, start, trainer):
         return Fitted(trainer, start, kept=False)
     model.load_state_dict(start.weights)
     return Fitted(trainer, start, kept=True)
 
 
-def _clearly_better(job: Job, start: HeadStart, trainer: TaskTrainer) -> bool:
+def clearly_better(job: Job, start: HeadStart, trainer: TaskTrainer) -> bool:
     """Whether the validation part says that training made the start of the head worse, by more than two standard errors.
 
     By less it cannot tell them apart, and choosing the better of both by it chose the worse for people who were left out
@@ -76,4 +76,4 @@ def _clearly_better(job: Job, start: HeadStart, trainer: TaskTrainer) -> bool:
     return ahead > CLEARLY * error
 
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "clearly_better", "fit"]

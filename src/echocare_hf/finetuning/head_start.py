@@ -157,11 +157,11 @@ def fit_head(job: Job, model: Any, path: LinearPath) -> tuple[float, list[Any]]:
     Returns:
         The task's deciding metric on the validation part, and the predictions that have it.
     """
-    known, labels = _features(job, model, "train"), _labels(job)
+    known, labels = features_of(job, model, "train"), _labels(job)
     if job.arguments.augmentation > 0:
-        known = np.concatenate((known, _features(job, model, "train", augmented=True)))
+        known = np.concatenate((known, features_of(job, model, "train", augmented=True)))
         labels = np.concatenate((labels, labels))
-    validation = _features(job, model, "validation")
+    validation = features_of(job, model, "validation")
     mean, deviation = known.mean(0), known.std(0) + 1e-6
     scaled = (known - mean) / deviation
     fit = _fit_for(job, labels)
@@ -179,7 +179,7 @@ def fit_head(job: Job, model: Any, path: LinearPath) -> tuple[float, list[Any]]:
 
 
 @torch.inference_mode()
-def _features(job: Job, model: Any, part: str, augmented: bool = False) -> Array:
+def features_of(job: Job, model: Any, part: str, augmented: bool = False) -> Array:
     """Pooled features of all images or clips of a part, as they are or augmented: (images, features)."""
     data = job.sets[part]
     size = min(BATCH, 2 * job.arguments.batch_size)
@@ -284,4 +284,13 @@ def _measure(job: Job, path: LinearPath, features: Array) -> tuple[float, list[A
     return float(job.task.metrics(predictions, samples, last=False)[job.task.best_metric]), predictions
 
 
-__all__ = ["SETTLED", "HeadStart", "LinearPath", "binary_columns", "fit_head", "start_head"]
+__all__ = [
+    "SETTLED",
+    "STRENGTHS",
+    "HeadStart",
+    "LinearPath",
+    "binary_columns",
+    "features_of",
+    "fit_head",
+    "start_head",
+]
